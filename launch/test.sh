@@ -1,0 +1,17 @@
+#!/bin/sh
+# Sets up .venv in this checkout where that is still to be done, then runs the fast tests, or all with --all.
+# Further arguments go to pytest: launch/test.sh -k ips
+set -eu
+# shellcheck source=launch/setup.sh
+. "$(dirname -- "$0")/setup.sh"
+
+all=
+for argument; do
+    shift
+    if [ "$argument" = --all ]; then all=yes; else set -- "$@" "$argument"; fi
+done
+[ "$all" ] || set -- -m "not slow" "$@"
+
+prepare test
+cd "$root"
+exec python -m pytest "$@"
