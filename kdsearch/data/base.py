@@ -1,0 +1,79 @@
+"""What a data set is to the rest of kdsearch, and what a training batch holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+
+    from kdsearch.settings import AugmentationSettings
+
+
+class Split(Protocol):
+    """One part of a data set: train, validation or test."""
+
+    targets: torch.Tensor
+    """int64 [N], class indices."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Images, uint8 [b, C, H, W], for each int64 [b] of indices, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Three splits and the facts about them."""
+
+    name: str
+    task: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    """Height and width of the images."""
+    mean: tuple[float, ...]
+    """Per channel, of images scaled to [0, 1]; of the training part."""
+    std: tuple[float, ...]
+    augmentation: AugmentationSettings
+    """What this set recommends; fields an experiment leaves at None take these."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may know of the data and the budget when it is built."""
+
+    classes: int
+    channels: int
+    size: tuple[int, int]
+    steps: int
+    """Optimiser steps of the full budget."""
+    epochs: int
+    samples: int = 0
+    """Training samples."""
+    without_partner: int = 0
+    """Training samples that are alone in their class."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch on the device, augmented and normalised for the student."""
+
+    images: torch.Tensor
+    """float [B, C, H, W]."""
+    targets: torch.Tensor
+    """float [B, K]: a distribution over the classes (one-hot, or mixed by CutMix / Mixup)."""
+    generator: torch.Generator
+    """Source of all further randomness, on the device of the images."""
+    partners: torch.Tensor | None = None
+    """float [B, C, H, W]: another image of the same class, augmented likewise, mixed with the partner of the image's
+    mixing partner under the same λ and box. Present when the method's `needs_partners` is set."""
+    has_partner: torch.Tensor | None = None
+    """bool [B]: False where a class has one single image (its partner is then the image itself)."""
