@@ -1,0 +1,77 @@
+"""How far a search has come, and when it may end."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdsearch.results.results import Results
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What ends a search, whichever comes first; None: no such limit."""
+
+    trials: int | None
+    seconds: float | None
+    gpu_hours: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search has come."""
+
+    budget: Budget
+    ended: int
+    """Trials that are neither running nor still to come."""
+    epochs: int
+    """Epochs trained, over all trials."""
+    elapsed: float | None
+    """Seconds since the search began, to its end where it has ended."""
+    fraction: float
+    """The share of the budget that is spent, in [0, 1]; of several limits the one that is nearest."""
+    left: float | None
+    """Seconds left at the pace so far; None when nothing can be said, or nothing is left."""
+
+
+def progress(results: Results, now: float | None = None) -> Progress:
+    """Where the search stands at `now` (seconds since the epoch; default: this moment)."""
+    budget = _budget(results.experiment.get("search"))
+    running = results.state == "RUNNING"
+    until = results.ended if not running else now or time.time()
+    elapsed = None if until is None or results.started is None else max(0.0, until - results.started)
+    ended = sum(trial.state != "RUNNING" for trial in results.trials)
+    spent = [
+        _share(ended, budget.trials),
+        _share(elapsed, budget.seconds),
+        _share(results.attribute("gpu_hours"), budget.gpu_hours),
+    ]
+    fraction = min(1.0, max(spent))
+    can_tell = running and elapsed and 0 < fraction < 1
+    return Progress(
+        budget=budget,
+        ended=ended,
+        epochs=sum(trial.epochs for trial in results.trials),
+        elapsed=elapsed,
+        fraction=fraction,
+        left=elapsed * (1 - fraction) / fraction if can_tell and elapsed else None,
+    )
+
+
+def _budget(search: Any) -> Budget:
+    known = search if isinstance(search, dict) else {}
+    trials = _positive(known.get("trials"))
+    return Budget(int(trials) if trials else None, _positive(known.get("time")), _positive(known.get("gpu_hours")))
+
+
+def _positive(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) and value > 0 else None
+
+
+def _share(spent: Any, limit: float | None) -> float:
+    known = _positive(spent)
+    return known / limit if known and limit else 0.0
