@@ -1,0 +1,65 @@
+"""Build what a training will build, and take a few steps: mistakes show before anything runs for hours."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdsearch import models
+from kdsearch.training.trainer import Trainer, default_device
+
+if TYPE_CHECKING:
+    from kdsearch.data.base import DataSet
+    from kdsearch.experiment import Experiment
+    from kdsearch.methods.base import Teacher
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of the paper's setting cost on this machine."""
+
+    parameters: int
+    steps_per_epoch: int
+    seconds_per_step: float
+    validation_seconds: float
+    memory_bytes: int | None
+    """Largest memory of the GPU; None on a CPU."""
+    checkpoint_bytes: int
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        return self.steps_per_epoch * self.seconds_per_step + self.validation_seconds
+
+
+def rehearse(experiment: Experiment, data: DataSet) -> Trainer:
+    """Build student, teacher and method on the CPU. Raises UserError for what does not fit together."""
+    device = torch.device("cpu")
+    teacher = None
+    if experiment.method_class.needs_teacher:
+        from kdsearch.training.teacher import load_teacher
+
+        teacher = load_teacher(experiment, data, device)
+    return Trainer(experiment, experiment.paper(), data=data, teacher=teacher, device=device)
+
+
+def measure(experiment: Experiment, data: DataSet, teacher: Teacher | None, steps: int = 5) -> Rehearsal:
+    """Take a few steps and one validation, and say what they cost."""
+    device = default_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    trainer = Trainer(experiment, experiment.paper(), data=data, teacher=teacher, device=device)
+    per_step = trainer.rehearse_steps(steps)
+    started = time.perf_counter()
+    trainer.validate()
+    validation = time.perf_counter() - started
+    return Rehearsal(
+        parameters=models.count_parameters(trainer.student),
+        steps_per_epoch=trainer.batches.steps,
+        seconds_per_step=per_step,
+        validation_seconds=validation,
+        memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        checkpoint_bytes=len(trainer.state_bytes()),
+    )
