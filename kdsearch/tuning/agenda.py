@@ -1,0 +1,68 @@
+"""What is tried in which order: the settings known beforehand, then phases of the sampler's choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdsearch.tuning.distributions import distributions, grid_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kdsearch.experiment import Experiment
+    from kdsearch.settings import Scalar
+
+
+class Agenda:
+    """The plan of a search, as a function of the trial's number."""
+
+    def __init__(self, experiment: Experiment, tries: Sequence[Mapping[str, Scalar]] = ()) -> None:
+        self._phases = experiment.search.phases
+        self.planned = _planned(experiment, tries)
+        """Role and setting of the trials that are not asked of the sampler."""
+        self.trials = _trials(experiment, len(self.planned))
+        """How many trials there are at most."""
+
+    def phase(self, number: int) -> tuple[str, ...] | None:
+        """The hyperparameters that vary at this trial; None: all of them."""
+        index = self._phase(number)
+        return None if index is None else self._phases[index].search
+
+    def begins_phase(self, number: int) -> bool:
+        """Whether this trial is the first of a phase, which builds on the best of all before."""
+        first = number == len(self.planned) or self._phase(number) != self._phase(number - 1)
+        return self._phase(number) is not None and first
+
+    def _phase(self, number: int) -> int | None:
+        end = len(self.planned)
+        for index, phase in enumerate(self._phases):
+            end += phase.trials
+            if number < end:
+                return index
+        return None
+
+
+def _planned(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]) -> list[tuple[str, dict[str, Scalar]]]:
+    """The paper's setting, the control, and what the person knows to be good.
+
+    Where a person has fixed every hyperparameter that was to be searched, the question is how that one setting
+    compares: it is tried beside the paper's own, which keeps nothing of it.
+    """
+    if experiment.constants and not experiment.dimensions:
+        tries = [experiment.constants, *tries]
+        experiment = experiment.model_copy(update={"space": {}})
+    paper, control = experiment.paper(), experiment.control()
+    planned = [("paper", paper)]
+    if experiment.resolve(control) != experiment.resolve(paper):
+        planned.append(("control", control))
+    return planned + [("try", {**paper, **known}) for known in tries]
+
+
+def _trials(experiment: Experiment, planned: int) -> int:
+    """A space without freedom, or a grid, ends by itself."""
+    found = distributions(experiment)
+    if not found:
+        return planned
+    if experiment.search.sampler == "grid":
+        return min(experiment.search.trials, planned + grid_size(found))
+    return experiment.search.trials

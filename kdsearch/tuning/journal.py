@@ -1,0 +1,75 @@
+"""The study's journal on disk: Optuna's file format, one writer, every line stamped with its time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from optuna.storages.journal import BaseJournalBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+# Operations of Optuna's journal after which the line must be on the disk: a trial began or ended.
+CREATE_TRIAL, SET_TRIAL_STATE = 4, 6
+
+FLUSH_SECONDS = 1.0
+
+
+class StudyJournal(BaseJournalBackend):
+    """A journal with a single writer, which the run's lock guarantees.
+
+    Optuna's own backend locks and syncs for each line (2.4 ms a report on the driver); with one writer no lock is
+    needed, and a sync is owed only when a trial begins or ends and else once a second: after a crash of the machine
+    (not of the process) at most that second of intermediate values is told again. Optuna and optuna-dashboard read
+    the file while it grows. The extra key `time` (seconds since the epoch) is ours; Optuna's readers ignore it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+        _drop_torn_line(path)
+        with path.open("rb") as file:
+            self._written = sum(1 for _ in file)
+        self._file = path.open("ab")
+        self._unread: list[dict[str, Any]] = []
+        self._synced = time.monotonic()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        now = time.time()
+        lines = [json.dumps({**log, "time": now}, separators=(",", ":")) for log in logs]
+        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.flush()
+        # Parsed back, so that the storage sees exactly what a reader of the file will see.
+        self._unread += [json.loads(line) for line in lines]
+        self._written += len(lines)
+        owed = any(log["op_code"] in (CREATE_TRIAL, SET_TRIAL_STATE) for log in logs)
+        if owed or time.monotonic() - self._synced > FLUSH_SECONDS:
+            self.sync()
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        unread, self._unread = self._unread, []
+        if log_number_from == self._written - len(unread):
+            return unread
+        with self._path.open("rb") as file:
+            return [json.loads(line) for number, line in enumerate(file) if number >= log_number_from]
+
+    def sync(self) -> None:
+        """Have everything that was written on the disk."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left without its end."""
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,93 @@
+"""Which trials are stopped before the full budget: decisions as functions of what was told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import optuna
+
+if TYPE_CHECKING:
+    from kdsearch.settings import SearchSettings
+
+
+class Pruner(Protocol):
+    """Decides after each epoch of a trial."""
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        """Take the value of trial `number` after `epoch`, already told to the study; True ends the trial."""
+        ...
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        """Take a value that was told before this process began."""
+        ...
+
+
+class Never:
+    """Every trial runs to the full budget."""
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        return False
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        """Nothing to remember."""
+
+
+class ASHA:
+    """Asynchronous successive halving, stopping type (Li et al., MLSys 2020, arXiv 1810.05934).
+
+    Rungs at grace, grace·η, grace·η², … epochs below the full budget. A trial that reaches a rung with a value
+    worse than the (1 − 1/η) quantile of what others brought there is stopped; the first arrival passes.
+    """
+
+    def __init__(self, grace: int, reduction_factor: int, epochs: int, mode: str) -> None:
+        self.reduction_factor = reduction_factor
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.rungs: dict[int, dict[int, float]] = {}
+        milestone = grace
+        while milestone < epochs:
+            self.rungs[milestone] = {}
+            milestone *= reduction_factor
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        rung = self.rungs.get(epoch)
+        if rung is None:
+            return False
+        others = [score for other, score in rung.items() if other != number]
+        self.learn(number, epoch, value)
+        if not others:
+            return False
+        return rung[number] < float(np.quantile(others, 1 - 1 / self.reduction_factor))
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        if epoch in self.rungs:
+            self.rungs[epoch].setdefault(number, self.sign * value)
+
+
+class OptunaPruner:
+    """One of Optuna's pruners, asked about the record."""
+
+    def __init__(self, study: optuna.Study, pruner: optuna.pruners.BasePruner) -> None:
+        self._study = study
+        self._pruner = pruner
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        return self._pruner.prune(self._study, self._study._storage.get_trial(trial_id))
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        """Nothing: the study itself is what the pruner reads."""
+
+
+def make_pruner(search: SearchSettings, epochs: int, mode: str, study: optuna.Study) -> Pruner:
+    """The pruner that `search.scheduler` names."""
+    match search.scheduler:
+        case "asha":
+            return ASHA(search.grace_period, search.reduction_factor, epochs, mode)
+        case "hyperband":  # Falkner et al. 2018's asynchronous form: brackets of successive halving
+            return OptunaPruner(
+                study, optuna.pruners.HyperbandPruner(search.grace_period, epochs, search.reduction_factor)
+            )
+        case "median":
+            return OptunaPruner(study, optuna.pruners.MedianPruner(n_warmup_steps=search.grace_period - 1))
+        case "none":
+            return Never()

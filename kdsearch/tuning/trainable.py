@@ -1,0 +1,117 @@
+"""What runs in each slot of the pool: one reused process, trial after trial."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from kdsearch.errors import Diverged, KDSearchError
+from kdsearch.tuning.folder import BEST, trial_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kdsearch.objective import Objective, Report
+    from kdsearch.settings import Scalar
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What all trials of a search share; travels through the object store once per node."""
+
+    objective: Callable[[Mapping[str, Scalar]], Objective]
+    """Makes the objective of a setting. One instance per process: it may cache what its trials share."""
+    folder: str
+    """Where the trials' folders lie."""
+    epochs: int
+    checkpoint_every: int
+
+
+class TrialActor(tune.Trainable):
+    """Ray's side of a trial.
+
+    The checkpoint is the objective's own file in the trial's folder, not Ray's: a new trial looks there first, so a
+    retry after a lost process, a pause and a resumed search are one mechanism. What goes wrong inside a trial comes
+    back as a result, not as an exception: the process survives and takes the next trial.
+    """
+
+    def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
+        assert context is not None, "made by tune.with_parameters(TrialActor, context=…)"
+        self._context = context
+        self._begin(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self._leave()
+        self._begin(config)
+        return True
+
+    def cleanup(self) -> None:
+        self._leave()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._number: int = config["number"]
+        self._hyperparameters: dict[str, Scalar] = config["hyperparameters"]
+        self._folder = trial_folder(self._context.folder, self._number)
+        self._objective: Objective | None = None
+        self._saved = 0
+
+    def step(self) -> dict[str, Any]:
+        place = {"number": self._number, "node": ray.util.get_node_ip_address(), "gpu_ids": _gpu_ids()}
+        try:
+            return place | self._advance()
+        except Diverged as error:
+            self._objective = None
+            return place | {"diverged": str(error)}
+        except KDSearchError as error:
+            self._objective = None
+            return place | {"failed": str(error)}
+        except Exception as error:
+            self._objective = None
+            return place | {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+
+    def _advance(self) -> dict[str, Any]:
+        """One epoch; or, first after a restart, the reports that the checkpoint brings back."""
+        if self._objective is None:
+            self._objective = self._context.objective(self._hyperparameters)
+            if self._objective.load(self._folder):
+                self._saved = len(self._objective.history)
+                return self._answer(self._objective.history)
+        report = self._objective.epoch()
+        if report.epoch % self._context.checkpoint_every == 0 and report.epoch < self._context.epochs:
+            self._save()
+        return self._answer([report])
+
+    def _answer(self, reports: list[Report]) -> dict[str, Any]:
+        assert self._objective is not None
+        answer: dict[str, Any] = {"reports": [asdict(report) for report in reports]}
+        if reports[-1].epoch >= self._context.epochs:
+            answer["value"] = self._objective.finish(self._folder / BEST)
+            self._objective = None
+        return answer
+
+    def _save(self) -> None:
+        if self._objective is not None and len(self._objective.history) > self._saved:
+            self._objective.save(self._folder)
+            self._saved = len(self._objective.history)
+
+    def _leave(self) -> None:
+        """Before another trial, or the end: an unfinished one keeps what it did since its last checkpoint."""
+        self._save()
+        self._objective = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        self._save()
+        return {}
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to do: the first step looks into the trial's folder."""
+
+
+def _gpu_ids() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return [str(gpu) for gpu in ray.get_gpu_ids()] if visible else []

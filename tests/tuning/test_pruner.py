@@ -1,0 +1,53 @@
+"""ASHA's verdicts against its definition."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from kdsearch.tuning.pruner import ASHA
+
+
+def survivors(values: list[float], mode: str = "max") -> list[int]:
+    """Trials that one rung lets pass, arriving in order."""
+    asha = ASHA(grace=1, reduction_factor=3, epochs=3, mode=mode)
+    return [number for number, value in enumerate(values) if not asha.stops(number, number, 1, value)]
+
+
+def test_rungs_lie_at_powers_of_the_reduction_factor_below_the_full_budget() -> None:
+    assert list(ASHA(3, 3, 27, "max").rungs) == [3, 9]
+    assert list(ASHA(1, 2, 9, "max").rungs) == [1, 2, 4, 8]
+
+
+def test_ascending_trials_all_survive_and_descending_only_the_first() -> None:
+    assert len(survivors([index / 81 for index in range(81)])) == 81
+    assert survivors([1 - index / 81 for index in range(81)]) == [0]
+
+
+def test_in_random_order_about_a_third_survives() -> None:
+    """81 trials, reduction 3: 27 would be ideal; the optimism of early arrivals adds a few."""
+    generator = random.Random(0)
+    counts = [len(survivors([generator.random() for _ in range(81)])) for _ in range(200)]
+    assert 27 <= np.mean(counts) <= 31
+
+
+def test_a_metric_to_minimise_mirrors_the_verdicts() -> None:
+    generator = random.Random(1)
+    values = [generator.random() for _ in range(50)]
+    assert survivors(values) == survivors([-value for value in values], mode="min")
+
+
+def test_ties_pass_and_a_value_told_again_changes_nothing() -> None:
+    asha = ASHA(1, 3, 9, "max")
+    assert [asha.stops(number, number, 1, 0.5) for number in range(4)] == [False] * 4
+    before = dict(asha.rungs[1])
+    assert not asha.stops(2, 2, 1, 0.1)  # the first value stays
+    assert asha.rungs[1] == before
+
+
+def test_between_rungs_nobody_is_stopped() -> None:
+    asha = ASHA(3, 3, 27, "max")
+    asha.stops(0, 0, 3, 0.9)
+    assert not asha.stops(1, 1, 2, 0.0)
+    assert asha.stops(1, 1, 3, 0.0)
