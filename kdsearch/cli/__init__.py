@@ -1,0 +1,42 @@
+"""The command line: commands parse, call and print; nothing else prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from kdsearch.cli.methods import methods
+from kdsearch.cli.output import console, safe
+from kdsearch.cli.runs import best, export, ls, status
+from kdsearch.cli.search import resume, search
+from kdsearch.cli.train import evaluate, train
+from kdsearch.errors import KDSearchError
+
+app = typer.Typer(
+    name="kdsearch",
+    help="Hyperparameter search for knowledge distillation in computer vision, on Ray Tune.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (search, resume, ls, status, best, export, train, evaluate, methods):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console script `kdsearch`: errors that are a person's to mend become one sentence and an exit code."""
+    try:
+        app()
+    except KDSearchError as error:
+        message = "\n".join(safe(line) for line in str(error).splitlines())
+        console(stderr=True).print(f"error: {message}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console(stderr=True).print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`head`, `less`) has left; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

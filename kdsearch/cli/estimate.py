@@ -1,0 +1,91 @@
+"""`--dry-run`: what a search would take, from a few real steps. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdsearch.cli.output import duration, say
+
+if TYPE_CHECKING:
+    from kdsearch.experiment import Experiment
+    from kdsearch.training.rehearsal import Rehearsal
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search would take."""
+
+    rehearsal: Rehearsal
+    slots: int
+    epochs_low: int
+    """Epochs when every rung stops as many trials as it can."""
+    epochs_high: int
+    """Epochs when no trial is stopped."""
+    disk_bytes: int
+
+    def seconds(self, epochs: int) -> float:
+        return epochs * self.rehearsal.seconds_per_epoch / self.slots
+
+
+def estimate(experiment: Experiment) -> Estimate:
+    """Check everything that a search checks, train a few steps, and extrapolate."""
+    from kdsearch import data as data_sets
+    from kdsearch.training.rehearsal import measure, rehearse
+    from kdsearch.training.teacher import load_teacher
+    from kdsearch.tuning.pool import gpus_per_trial, pool, slots
+
+    resources = experiment.resources
+    with pool(resources) as wait_for_ray:
+        data = data_sets.load(experiment.data, experiment.task)
+        rehearse(experiment, data)
+        teacher = load_teacher(experiment, data) if experiment.method_class.needs_teacher else None
+        wait_for_ray()
+        measured = measure(experiment, data, teacher)
+        room = slots(resources.cpus_per_trial, gpus_per_trial(resources), resources.max_concurrent)
+    trials = experiment.search.trials
+    # Checkpoints of running trials (two each), kept students, and the curves.
+    disk = 2 * room * measured.checkpoint_bytes + (experiment.search.keep + 1) * measured.parameters * 4
+    return Estimate(
+        rehearsal=measured,
+        slots=room,
+        epochs_low=_fewest_epochs(experiment),
+        epochs_high=trials * experiment.training.epochs,
+        disk_bytes=disk + trials * 50_000,
+    )
+
+
+def _fewest_epochs(experiment: Experiment) -> int:
+    """Epochs of successive halving at its ideal: each rung lets one in `reduction_factor` pass; 2 run to the end."""
+    search, epochs = experiment.search, experiment.training.epochs
+    protected = min(2, search.trials)
+    if search.scheduler in ("none", "median"):
+        return search.trials * epochs
+    total, left, done, rung = protected * epochs, float(search.trials - protected), 0, search.grace_period
+    while rung < epochs:
+        total += round(left * (rung - done))
+        left, done, rung = left / search.reduction_factor, rung, rung * search.reduction_factor
+    return total + round(left * (epochs - done))
+
+
+def show_estimate(experiment: Experiment, found: Estimate) -> None:
+    """The estimate in a few lines."""
+    measured = found.rehearsal
+    say(f"{experiment.method} · {experiment.student.name} · {experiment.data.name}: everything fits", "bold")
+    say(f"student     {measured.parameters:,} parameters")
+    trials = f"trials      {experiment.search.trials}, {found.slots} at a time"
+    say(f"{trials}, {found.epochs_low:,} to {found.epochs_high:,} epochs ({experiment.search.scheduler})")
+    say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine")
+    low, high = found.seconds(found.epochs_low), found.seconds(found.epochs_high)
+    say(f"time        {duration(low)} to {duration(high)}, start-up and the teacher's training apart")
+    gpus = experiment.resources.gpus_per_trial
+    if gpus:
+        say(f"GPU hours   {low * found.slots * gpus / 3600:.1f} to {high * found.slots * gpus / 3600:.1f}")
+    if measured.memory_bytes is not None:
+        say(f"GPU memory  {measured.memory_bytes / 2**30:.2f} GiB a trial")
+    say(f"disk        about {found.disk_bytes / 2**20:.0f} MiB")
+    if experiment.search.time or experiment.search.gpu_hours:
+        limits = [f"{duration(experiment.search.time)}"] if experiment.search.time else []
+        limits += [f"{experiment.search.gpu_hours:g} GPU hours"] if experiment.search.gpu_hours else []
+        say(f"budget      ends after {' or '.join(limits)} at the latest")
+    say("Nothing was written.", "dim")
