@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def job(tmp_path: Path) -> Iterator[Start]:
 
     def start(*arguments: str, **variables: str) -> Job:
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_A", "SLURM_"))},
+            **untouched(os.environ),
             "PATH": f"{stand_ins}:{os.environ['PATH']}",
             "CALLS": str(tmp_path / "calls"),
             "JOB_STATE": "RUNNING",
@@ -113,6 +113,14 @@ def job(tmp_path: Path) -> Iterator[Start]:
         if each.process.poll() is None:
             each.process.terminate()
             each.process.wait(timeout=60)
+
+
+def untouched(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what `import ray` leaves in the environment of this process: it would forbid clusters of two nodes."""
+    kept = ("RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED")
+    return {
+        name: value for name, value in environment.items() if name in kept or not name.startswith(("RAY_", "SLURM_"))
+    }
 
 
 def free_port() -> int:
