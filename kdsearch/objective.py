@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Panels = Mapping[str, Sequence[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Report:
     """Flat names to finite numbers: loss terms, learning rate, validation metrics."""
     seconds: float = 0.0
     """Time this epoch took."""
+    panels: Panels = field(default_factory=dict)
+    """At a few epochs of tasks whose output is a picture: columns of the same validation images."""
 
 
 class Objective(Protocol):

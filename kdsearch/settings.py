@@ -113,6 +113,14 @@ class DataSettings(NamedSettings):
     """Number of training images, for sets that are drawn (shapes); None: the set's own choice."""
     image_size: Annotated[int, Field(ge=4)] | None = None
     """Side in pixels to which images of varying size are brought; None: the set's own choice."""
+    scale: Literal[2, 3, 4] | None = None
+    """Super-resolution: how many times larger the output is; None: 4."""
+    patch_size: Annotated[int, Field(ge=8)] | None = None
+    """Super-resolution: side in pixels of the high-resolution training patches; None: the set's own choice."""
+    blur: Annotated[float, Field(ge=0, le=10)] | None = None
+    """Super-resolution: σ in pixels of the Gaussian blur before down-sampling; None: the set's own choice."""
+    noise: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Super-resolution: σ in grey levels of the noise on low-resolution images; None: none."""
     in_memory: bool | None = None
     """Hold the set as uint8 tensors; None: when it takes less than 4 GiB."""
     workers: Annotated[int, Field(ge=0)] = 2
@@ -141,6 +149,7 @@ class TeacherSettings(NetworkSettings):
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Epochs of its training where it comes without weights; None: as many as the student's."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
@@ -277,6 +286,8 @@ class ResourceSettings(Settings):
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     """None: one where the pool has GPUs, else 0. Below 1 a share of a GPU."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a trial may lose its process or node, and how often it may fail by itself for different reasons."""
     address: str | None = None
     """Ray cluster to join; None: a local one for this run."""
 

@@ -17,7 +17,7 @@ class Split(Protocol):
     """One part of a data set: train, validation or test."""
 
     targets: torch.Tensor
-    """int64 [N], class indices."""
+    """int64 [N], class indices; of dense tasks the dominant class of each image."""
 
     def __len__(self) -> int: ...
 
@@ -44,6 +44,8 @@ class DataSet:
     std: tuple[float, ...]
     augmentation: AugmentationSettings
     """What this set recommends; fields an experiment leaves at None take these."""
+    scale: int = 1
+    """How many times larger than the input the output is (super-resolution)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Batch:
     images: torch.Tensor
     """float [B, C, H, W]."""
     targets: torch.Tensor
-    """float [B, K]: a distribution over the classes (one-hot, or mixed by CutMix / Mixup)."""
+    """Classification: float [B, K], a distribution over the classes (one-hot, or mixed by CutMix / Mixup). Dense
+    tasks: the truth of each image in the format of the task, moved along with its pixels."""
     generator: torch.Generator
     """Source of all further randomness, on the device of the images."""
     partners: torch.Tensor | None = None
@@ -77,3 +80,16 @@ class Batch:
     mixing partner under the same λ and box. Present when the method's `needs_partners` is set."""
     has_partner: torch.Tensor | None = None
     """bool [B]: False where a class has one single image (its partner is then the image itself)."""
+    partner_targets: torch.Tensor | None = None
+    """The partners' own truth, of dense tasks; a partner in classification has the image's label."""
+
+
+class TrainingBatches(Protocol):
+    """The training part as augmented batches: a function of the seed and the epoch alone."""
+
+    steps: int
+    """Batches an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`, from 0."""
+        ...

@@ -24,12 +24,19 @@ def picture_array(picture: Image.Image, shape: tuple[int, int, int], name: str) 
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    picture = _eight_bit(ImageOps.exif_transpose(picture), picture.format, name)
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = plain_picture(picture, channels, name)
     if picture.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
     array = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def plain_picture(picture: Image.Image, channels: int, name: str) -> Image.Image:
+    """A picture upright and in 8 bits, in colour (3 channels) or grey (1). Raises BadData as `picture_array` does."""
+    from PIL import ImageOps
+
+    picture = _eight_bit(ImageOps.exif_transpose(picture), picture.format, name)
+    return picture.convert("L" if channels == 1 else "RGB")
 
 
 def _eight_bit(picture: Image.Image, file_format: str | None, name: str) -> Image.Image:

@@ -12,22 +12,19 @@ from kdsearch.data.cutting import corrupt, cut
 from kdsearch.data.finding import find
 from kdsearch.data.own import as_source
 from kdsearch.data.randomness import stream
-from kdsearch.errors import BadData, InvalidSetting, UnknownName
+from kdsearch.data.source import refuse_unused
+from kdsearch.data.statistics import statistics
+from kdsearch.errors import BadData, InvalidSetting
 
 if TYPE_CHECKING:
-    import torch
-    from numpy.typing import NDArray
-
-    from kdsearch.data.base import Split
     from kdsearch.data.source import Part, Source
     from kdsearch.settings import AugmentationSettings, DataSettings
 
 IN_MEMORY_BYTES = 4 * 2**30
-STATISTICS_IMAGES = 2000
 
 
 def load(settings: DataSettings, task: str = "classification") -> DataSet:
-    """The data set of these settings, with three splits; `label_fraction` and `label_noise` act on train alone.
+    """The data set of these settings for a task, with three splits; label fraction and noise act on train alone.
 
     Sets of less than 4 GiB as uint8 are read into memory (`settings.in_memory` overrides). Splits, fraction and noise
     are a function of `settings.seed`. Mean and standard deviation are those of the training images, all of them where
@@ -35,17 +32,28 @@ def load(settings: DataSettings, task: str = "classification") -> DataSet:
 
     Raises UnknownName, InvalidSetting or BadData.
     """
-    if task != "classification":
-        raise UnknownName("task of a data set", task, ["classification"])
-    source = as_source(find(settings.name)(settings), settings)
+    found = find(settings.name, task)(settings)
+    if task == "classification":
+        return _classification(as_source(found, settings), settings)
+    if task == "super_resolution":
+        from kdsearch.data.restoration.loading import restoration_dataset
+
+        return restoration_dataset(found, settings)
+    from kdsearch.data.dense.loading import dense_dataset
+
+    return dense_dataset(found, settings, task)
+
+
+def _classification(source: Source, settings: DataSettings) -> DataSet:
+    refuse_unused(settings, "scale", "patch_size", "blur", "noise")
     parts = divide(source, settings)
     held = _held(settings, parts)
     train, validation, test = (part.split(held, settings.workers) for part in parts)
     channels, height, width = source.train.shape
-    mean, std = _statistics(train)
+    mean, std = statistics(train)
     return DataSet(
         name=settings.name,
-        task=task,
+        task="classification",
         train=train,
         validation=validation,
         test=test,
@@ -114,30 +122,6 @@ def _held(settings: DataSettings, parts: tuple[Part, ...]) -> bool:
     if settings.in_memory is not None:
         return settings.in_memory
     return not streamable or sum(len(part.targets) * math.prod(part.shape) for part in parts) < IN_MEMORY_BYTES
-
-
-def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of images scaled to [0, 1]: exact, from counts of the 256 values.
-
-    The deviation is at least half a grey level, so that a channel without contrast can be divided by it.
-    """
-    import torch
-
-    from kdsearch.data.splits import MemorySplit, evenly_spaced
-
-    images = len(split) if isinstance(split, MemorySplit) else STATISTICS_IMAGES
-    batches = torch.split(evenly_spaced(len(split), images), 1024)
-    counts = np.sum([_value_counts(batch) for batch in split.fetch(batches)], axis=0)
-    values = np.arange(256) / 255
-    share = counts / np.sum(counts, axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
-    return tuple(mean.tolist()), tuple(np.maximum(std, 0.5 / 255).tolist())
-
-
-def _value_counts(images: torch.Tensor) -> NDArray[np.int64]:
-    """Images [b, C, H, W] → how often each of the 256 values occurs in each channel [C, 256]."""
-    return np.stack([np.bincount(channel.numpy().ravel(), minlength=256) for channel in images.unbind(1)])
 
 
 def resolve(augmentation: AugmentationSettings, recommended: AugmentationSettings) -> AugmentationSettings:

@@ -15,13 +15,14 @@ def preprocess(
     images: torch.Tensor,
     mean: torch.Tensor | Sequence[float],
     std: torch.Tensor | Sequence[float],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
 ) -> torch.Tensor:
-    """uint8 [B, C, H, W] → float32 [B, C, *size], (x / 255 − mean) / std per channel.
+    """uint8 [B, C, H, W] → float32 [B, C, *size] (None: as they are), (x / 255 − mean) / std per channel.
 
     Given as tensors on the device of the images, mean and std cost no transfer.
     """
-    return normalise_(resize(to_unit(images), size), mean, std)
+    unit = to_unit(images)
+    return normalise_(unit if size is None else resize(unit, size), mean, std)
 
 
 def to_unit(images: torch.Tensor) -> torch.Tensor:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from kdsearch.data.base import Batch, Facts
     from kdsearch.settings import Scalar
     from kdsearch.tasks.base import Task
 
-    Teacher = Callable[[torch.Tensor], torch.Tensor]
+
+class Teacher(Protocol):
+    """What teaches: images normalised for the student [B, C, H, W] → outputs, without gradient."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network behind it, whose insides a method may look at."""
+        ...
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
 
 
 class Hyperparameters(BaseModel):

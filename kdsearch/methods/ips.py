@@ -71,6 +71,17 @@ class IPS(Method):
         "cross-entropies are its own, and the number of such images is logged [ours].",
         "Under CutMix and Mixup the pair is mixed first, with one mixing partner, one λ and one box, and then "
         "swapped; both cross-entropies take the mixed label [ours].",
+        "Segmentation: the masks are exchanged with the pixels, so every pixel of both images lies in exactly one view "
+        "with its label [ours].",
+        "Segmentation: the KL terms hold at the pixels where both views' masks have the same class that counts, "
+        "averaged over those of the batch; elsewhere no view teaches the other [ours].",
+        "Segmentation: the partner is an image of the same dominant class, the most frequent one beside the background "
+        "(class 0) and pixels that do not count; an image of nothing else has the background [ours].",
+        "Segmentation: an image without a partner has no pixel that agrees, and does not count in the mean [ours].",
+        "Detection: the partner is an image of the same most frequent class, ties to the larger area; each box of "
+        "either image goes whole to the one view that shows the larger part of its area, on a tie to its own image's; "
+        "the KL terms hold at the anchors that stand for one and the same class in both views, averaged over those of "
+        "the batch, and are 0 where there are none [ours].",
         "A published listing hands probabilities to a divergence that wants log-probabilities, which is NaN at step "
         "1, and loses the remainder of an image side that is no multiple of the patch side; here neither happens "
         "[ours].",
@@ -83,6 +94,7 @@ class IPS(Method):
         "Searched in p_r ∈ [0.1, 0.9] (linear), T ∈ [1, 8], α and γ ∈ [0.3, 3] (log) [ours].",
         "Costs two passes an image: compare at equal images seen or equal seconds, not at equal epochs [ours].",
     )
+    tasks = ("classification", "segmentation", "detection")
     needs_partners = True
     paper_training = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
     forwards = 2.0
@@ -110,12 +122,15 @@ class IPS(Method):
                 torch.where(mask, batch.images, batch.partners),
             ]
         )
-        logits_a, logits_b = self.student(views).chunk(2)
-        labels = self.task.loss(logits_a, batch.targets) + self.task.loss(logits_b, batch.targets)
+        outputs_a, outputs_b = self.student(views).chunk(2)
+        targets_a, targets_b = self.task.swap(batch, mask)
+        labels = self.task.loss(outputs_a, targets_a) + self.task.loss(outputs_b, targets_b)
+        where = self.task.agreement(outputs_a, targets_a, targets_b, batch)
+        logits_a, logits_b = self.task.logits(outputs_a), self.task.logits(outputs_b)
         teacher_a, teacher_b = (logits_a.detach(), logits_b.detach()) if h.detach else (logits_a, logits_b)
-        divergence = kl_divergence(
-            teacher_b, logits_a, h.temperature, h.scale_by_t2, where=batch.has_partner
-        ) + kl_divergence(teacher_a, logits_b, h.temperature, h.scale_by_t2, where=batch.has_partner)
+        divergence = kl_divergence(teacher_b, logits_a, h.temperature, h.scale_by_t2, where) + kl_divergence(
+            teacher_a, logits_b, h.temperature, h.scale_by_t2, where
+        )
         return {"cross_entropy": h.gamma / 2 * labels, "divergence": h.alpha / 2 * divergence}
 
     def diagnostics(self, batch: Batch, progress: float) -> dict[str, float]:

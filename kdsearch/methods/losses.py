@@ -21,7 +21,7 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits: [B, K, ...].
         targets: distributions of the same shape (one-hot, smoothed, or mixed by CutMix or Mixup).
     """
-    return functional.cross_entropy(_accurate(logits), targets)
+    return functional.cross_entropy(accurate(logits), targets)
 
 
 def smooth_labels(targets: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
@@ -46,10 +46,10 @@ def kl_divergence(
         student_logits: of the same shape.
         temperature: T > 0.
         scale_by_t2: False leaves the factor T² away.
-        where: bool [B, ...]: samples that count; the others contribute 0, yet stay in the denominator.
+        where: weights [B, ...], or bool: what has 0 contributes nothing, yet stays in the denominator.
     """
-    student = functional.log_softmax(_accurate(student_logits) / temperature, dim=1)
-    teacher = functional.log_softmax(_accurate(teacher_logits) / temperature, dim=1)
+    student = functional.log_softmax(accurate(student_logits) / temperature, dim=1)
+    teacher = functional.log_softmax(accurate(teacher_logits) / temperature, dim=1)
     divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
     if where is not None:
         divergence = divergence * where
@@ -57,6 +57,6 @@ def kl_divergence(
     return mean * temperature**2 if scale_by_t2 else mean
 
 
-def _accurate(logits: torch.Tensor) -> torch.Tensor:
+def accurate(logits: torch.Tensor) -> torch.Tensor:
     """Half-precision logits as float32: dividing by T and exponentiating would lose what little they hold."""
     return logits.float() if logits.itemsize < 4 else logits

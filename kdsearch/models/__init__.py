@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdsearch.models.exported import from_export as from_export
     from kdsearch.models.names import parse_network as parse_network
     from kdsearch.models.sizes import resolve_size as resolve_size
+    from kdsearch.models.speed import latency as latency
     from kdsearch.models.stages import Stage as Stage
     from kdsearch.models.stages import find_stages as find_stages
     from kdsearch.models.taps import Taps as Taps
@@ -28,6 +29,7 @@ _HOME = {
     "count_parameters": "cost",
     "multiply_adds": "cost",
     "from_export": "exported",
+    "latency": "speed",
     "parse_network": "names",
     "resolve_size": "sizes",
     "Stage": "stages",

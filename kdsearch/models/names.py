@@ -5,6 +5,12 @@ from __future__ import annotations
 TORCHVISION = "torchvision:"
 """Begins the names of torchvision's networks."""
 
+SMP = "smp:"
+"""Begins the names of segmentation-models-pytorch's networks, `smp:ARCHITECTURE:ENCODER`."""
+
+SWINIR = "swinir"
+"""The published transformer for super-resolution."""
+
 PRETRAINED = "pretrained"
 """The weights that timm or torchvision publish for a network."""
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdsearch.errors import UserError
 from kdsearch.models import exported
-from kdsearch.models.names import TORCHVISION
+from kdsearch.models.names import SMP, TORCHVISION
 from kdsearch.models.trace import Call, trace, zeros
 from kdsearch.user_code import describe, folder_of
 
@@ -57,7 +57,7 @@ def objection_to(module: nn.Module, name: str, channels: int, size: tuple[int, i
 
 def explain(error: Exception, name: str) -> str:
     """An error of a network in one line; of a user's with file and line."""
-    if ":" in name and not name.startswith(TORCHVISION):
+    if ":" in name and not name.startswith((SMP, TORCHVISION)):
         return describe(error, folder_of(name))
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

@@ -38,6 +38,11 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     DataParallel or torch.compile. Raises BadWeights when the file is missing, damaged, holds more than tensors, or
     does not fit (the message names the tensors); the module is then as it was.
     """
+    fit(module, read_state(path), str(path))
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file or the folder of an export. Raises BadWeights; see `load_weights`."""
     path = Path(path).expanduser()
     if path.is_dir():
         exported.read_student(path)
@@ -45,7 +50,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     if not path.is_file():
         raise BadWeights(f"there is no weights file {str(path)!r}")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    fit(module, _without_prefixes(_state_dict(content, path)), str(path))
+    return _without_prefixes(_state_dict(content, path))
 
 
 def fit(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -68,7 +73,7 @@ def fit(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> No
     module.load_state_dict(state)
 
 
-def normalisation(settings: NetworkSettings, module: nn.Module) -> Normalisation | None:
+def normalisation(settings: NetworkSettings, module: nn.Module, task: str = "classification") -> Normalisation | None:
     """Mean and standard deviation, per channel of images in [0, 1], that the network's weights were trained with.
 
     Known for pretrained weights and exports; None otherwise. Of pretrained weights that were brought to one channel
@@ -78,7 +83,7 @@ def normalisation(settings: NetworkSettings, module: nn.Module) -> Normalisation
     if settings.weights is None:
         return None
     if settings.weights == PRETRAINED:
-        published = find(settings.name).normalisation()
+        published = find(settings.name, task).normalisation()
         return None if published is None else _for_channels(published, _channels(module))
     if not exported.is_export(settings.weights):
         return None

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch.nn import functional
 
+from kdsearch import models
+from kdsearch.data.batches import Batches
 from kdsearch.data.splits import evaluation_batches
 from kdsearch.results.pictures import confusion_matrix, predictions
 from kdsearch.tasks.base import Evidence, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
-    from kdsearch.data.base import DataSet, Split
+    from torch import nn
 
-    Predict = Callable[[torch.Tensor], torch.Tensor]
+    from kdsearch.data.base import Batch, DataSet, Split
+    from kdsearch.settings import AugmentationSettings, NetworkSettings, TrainingSettings
+    from kdsearch.tasks.base import Predict
 
 BATCH = 256
 SHOWN = 30
@@ -29,6 +33,10 @@ class Classification(Task):
     metric = "accuracy"
     mode = "max"
     worst = 0.0
+    data = "digits"
+    student = "resnet8"
+    teacher: ClassVar[Mapping[str, Any]] = {"name": "resnet20"}
+    teacher_method = "ce"
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of logits [B, K] with distributions [B, K] or class indices [B], a mean over the batch."""
@@ -37,6 +45,47 @@ class Classification(Task):
     def outputs(self, data: DataSet) -> int:
         """K, one logit a class."""
         return len(data.classes)
+
+    def shape(self, data: DataSet) -> tuple[int | None, ...]:
+        """(K,)."""
+        return (self.outputs(data),)
+
+    def input_size(self, module: nn.Module, network: NetworkSettings, data: DataSet) -> tuple[int, int]:
+        """That of the images, or larger where they would vanish in the network."""
+        return models.resolve_size(module, network, data.channels, data.size)
+
+    def batches(
+        self,
+        data: DataSet,
+        *,
+        training: TrainingSettings,
+        augmentation: AugmentationSettings,
+        seed: int,
+        device: torch.device,
+        partners: bool,
+        size: tuple[int, int] | None,
+    ) -> Batches:
+        """Images with a distribution over the classes each."""
+        return Batches(
+            data,
+            batch_size=training.batch_size,
+            augmentation=augmentation,
+            seed=seed,
+            device=device,
+            partners=partners,
+            size=size or data.size,
+            channels_last=training.channels_last,
+        )
+
+    def swap(self, batch: Batch, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The label, which both images of a pair have."""
+        return batch.targets, batch.targets
+
+    def agreement(
+        self, outputs: torch.Tensor, targets_a: torch.Tensor, targets_b: torch.Tensor, batch: Batch
+    ) -> torch.Tensor | None:
+        """0 for images that are alone in their class: they have nothing to teach themselves, and still count."""
+        return batch.has_partner
 
     def evaluate(self, predict: Predict, split: Split, device: torch.device) -> dict[str, float]:
         """`accuracy`, the share of right answers, and `loss`, the mean cross-entropy."""

@@ -17,6 +17,7 @@ from kdsearch.training.trainer import Trainer
 
 NETWORKS = Path(__file__).parent / "networks.py"
 FAMILIES = ("residual", "vgg", "shufflenet", "mobilenet", "vit", "mvit")
+METHODS = [name for name in methods.names() if "classification" in methods.find(name).tasks]
 CLASSES = 4
 EPOCHS = 4
 

@@ -15,13 +15,13 @@ import torch
 from kdsearch import methods
 from kdsearch.space import check_space
 from kdsearch.training.trainer import default_device
-from tests.conformance.cases import EPOCHS, FAMILIES, small_data, trainer
+from tests.conformance.cases import EPOCHS, FAMILIES, METHODS, small_data, trainer
 
 if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.training.trainer import Trainer
 
-CASES = [(method, family) for method in methods.names() for family in FAMILIES]
+CASES = [(method, family) for method in METHODS for family in FAMILIES]
 every_case = pytest.mark.parametrize(("method", "family"), CASES, ids=["-".join(case) for case in CASES])
 
 
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_losses_in_another_process(data: DataSet) -
 
 def losses(data: DataSet) -> dict[str, list[float]]:
     """The losses of the first two epochs of every method, on one network each and all networks of one method."""
-    cases = [(method, "residual") for method in methods.names()] + [("lsskd", family) for family in FAMILIES[1:]]
+    cases = [(method, "residual") for method in METHODS] + [("lsskd", family) for family in FAMILIES[1:]]
     found = {}
     for method, family in cases:
         made = trainer(method, family, data, torch.device("cpu"))

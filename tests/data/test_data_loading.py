@@ -134,7 +134,7 @@ def test_an_unknown_set_names_the_nearest() -> None:
 
 
 def test_another_task_is_refused() -> None:
-    with pytest.raises(UnknownName, match="'segmentation'"):
+    with pytest.raises(InvalidSetting, match=r"digits.*is for classification; for segmentation take"):
         load(DataSettings(), "segmentation")
 
 

@@ -124,7 +124,7 @@ def test_other_packages_join_by_entry_point(tmp_path: Path, own_file: Path, monk
 def test_a_methods_card_is_whole(name: str) -> None:
     method = methods.find(name)
     assert method.title
-    assert re.search(r"arXiv \d{4}\.\d{5}", method.citation)
+    assert re.search(r"arXiv \d{4}\.\d{5}", method.citation) or method.citation.startswith("No paper")
     assert method.forwards >= 1
     assert method.notes
     for note in method.notes:
@@ -150,14 +150,14 @@ def test_a_weight_of_zero_is_legal_and_the_control_takes_it(name: str) -> None:
         for field_name, field in method.Hyperparameters.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weight")
     ]
-    assert weights, "a method without a distillation weight cannot be turned off"
+    assert weights or name == "supervised", "a method without a distillation weight cannot be turned off"
     control = method.Hyperparameters(**method.control())
     assert all(getattr(control, weight) == 0 for weight in weights)
 
 
 def test_published_values_are_the_defaults() -> None:
     kd, ips, lsskd = (methods.find(name).Hyperparameters() for name in ("kd", "ips", "lsskd"))
-    assert kd.model_dump() == {"temperature": 4, "alpha": 0.9}
+    assert kd.model_dump() == {"temperature": 4, "alpha": 0.9, "form": "pixel"}
     assert (ips.temperature, ips.alpha, ips.gamma, ips.swap_probability) == (4, 1, 1, 0.5)
     assert (lsskd.temperature, lsskd.alpha, lsskd.beta, lsskd.gamma) == (3, 0.8, 0.1, 0.1)
     assert (lsskd.alpha_schedule, lsskd.task_views, lsskd.transformation) == ("linear", "unrotated", "rotation")

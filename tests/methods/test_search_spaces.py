@@ -44,6 +44,9 @@ PUBLISHED = {
     ("ce", "label_smoothing"): (0, 0.3, False),
 }
 
+# Held at another value than the paper's, for want of what it needs; the space says so.
+HELD = {("sr_kd", "perceptual_weight"): 0.0}
+
 
 def read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -95,6 +98,8 @@ def test_the_papers_value_lies_in_what_is_searched(name: str) -> None:
         possible = values(entry)
         if isinstance(entry, dict) and "choices" in entry:
             assert defaults[key] in possible, key
+        elif (name, key) in HELD:
+            assert possible == [HELD[name, key]]
         else:
             assert min(possible) <= defaults[key] <= max(possible), key
 
@@ -122,4 +127,5 @@ def test_trial_0_and_trial_1_of_a_space_can_be_built(name: str) -> None:
         resolved = experiment.resolve(setting)
         assert set(experiment.dimensions) <= set(setting)
         assert isinstance(resolved.method, methods.find(name).Hyperparameters)
-    assert experiment.resolve(experiment.paper()).method == methods.find(name).Hyperparameters()
+    held = {key: value for (method, key), value in HELD.items() if method == name}
+    assert experiment.resolve(experiment.paper()).method == methods.find(name).Hyperparameters(**held)

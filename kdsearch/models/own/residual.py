@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn.functional import relu
 
+from kdsearch.errors import InvalidSetting
+
 if TYPE_CHECKING:
     import torch
 
@@ -140,32 +142,40 @@ _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
 
 
-def resnet8(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(8, _NARROW, classes, channels)
+def _narrow(width: float) -> tuple[int, int, int, int]:
+    """The channels times `width`."""
+    if not width > 0:
+        raise InvalidSetting("width", width, "is a factor on the channels and must be above 0")
+    stem, first, second, third = (max(1, round(width * channels)) for channels in _NARROW)
+    return stem, first, second, third
 
 
-def resnet14(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(14, _NARROW, classes, channels)
+def resnet8(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(8, _narrow(width), classes, channels)
 
 
-def resnet20(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(20, _NARROW, classes, channels)
+def resnet14(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(14, _narrow(width), classes, channels)
 
 
-def resnet32(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(32, _NARROW, classes, channels)
+def resnet20(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(20, _narrow(width), classes, channels)
 
 
-def resnet44(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(44, _NARROW, classes, channels)
+def resnet32(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(32, _narrow(width), classes, channels)
 
 
-def resnet56(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(56, _NARROW, classes, channels)
+def resnet44(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(44, _narrow(width), classes, channels)
 
 
-def resnet110(classes: int, channels: int = 3) -> ResNet:
-    return ResNet(110, _NARROW, classes, channels)
+def resnet56(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(56, _narrow(width), classes, channels)
+
+
+def resnet110(classes: int, channels: int = 3, width: float = 1.0) -> ResNet:
+    return ResNet(110, _narrow(width), classes, channels)
 
 
 def resnet8x4(classes: int, channels: int = 3) -> ResNet:

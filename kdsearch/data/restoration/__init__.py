@@ -1,0 +1,1 @@
+"""Pictures and their low-resolution versions: what super-resolution learns from."""
