@@ -59,6 +59,10 @@ class SearchFailed(KDSearchError):
     """Every trial of a search failed; the message lists the reasons."""
 
 
+class DiskFull(KDSearchError):
+    """No room is left where a run is written. What was written before is whole, and the run can be resumed."""
+
+
 class Diverged(KDSearchError):
     """A loss that is no longer finite: the step and the value of every term at that step."""
 

@@ -46,16 +46,23 @@ def _planned(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]) -> l
     """The paper's setting, the control, and what the person knows to be good.
 
     Where a person has fixed every hyperparameter that was to be searched, the question is how that one setting
-    compares: it is tried beside the paper's own, which keeps nothing of it.
+    compares: it is tried beside the paper's own, which keeps nothing of it. Not where the setting turns a teacher off:
+    a control from scratch has no trial that is taught.
     """
-    if experiment.constants and not experiment.dimensions:
+    untaught = experiment.method_class.needs_teacher and _is_off(experiment)
+    if experiment.constants and not experiment.dimensions and not untaught:
         tries = [experiment.constants, *tries]
         experiment = experiment.model_copy(update={"space": {}})
     paper, control = experiment.paper(), experiment.control()
     planned = [("paper", paper)]
-    if experiment.resolve(control) != experiment.resolve(paper):
+    if not _is_off(experiment):
         planned.append(("control", control))
     return planned + [("try", {**paper, **known}) for known in tries]
+
+
+def _is_off(experiment: Experiment) -> bool:
+    """Whether paper and space turn the method off already."""
+    return experiment.resolve(experiment.control()) == experiment.resolve(experiment.paper())
 
 
 def _trials(experiment: Experiment, planned: int) -> int:

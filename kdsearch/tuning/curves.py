@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdsearch.results.samples import read_panels, samples_grid
 from kdsearch.results.tensorboard import TrialWriter
 from kdsearch.tuning.folder import trial_folder
 
@@ -11,7 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kdsearch.objective import Report
-    from kdsearch.tuning.ledger import LiveTrial
+    from kdsearch.tuning.trials import LiveTrial
+
+
+CONTROL = 1
+"""The trial that is trained without distillation, where the space leaves anything to turn off."""
 
 
 class Curves:
@@ -34,6 +39,9 @@ class Curves:
         best = self._better(trial.values.values()) if report.epoch < self._epochs else None
         values = {**report.metrics, "seconds": report.seconds}
         self._writers[trial.number].scalars(report.epoch, values, best=best)
+        if report.panels:
+            picture = samples_grid(report.panels, without=read_panels(trial_folder(self._trials, CONTROL)))
+            self._writers[trial.number].image("samples", picture, report.epoch)
 
     def trial_ended(self, trial: LiveTrial, value: float | None) -> None:
         writer = self._writers.pop(trial.number)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kdsearch.errors import RunError
+from kdsearch.errors import DiskFull, RunError
 from kdsearch.files import write_atomic
-from kdsearch.results.storage import storage_folder
+from kdsearch.results.documents import read_json
+from kdsearch.results.storage import run_name, storage_folder
+from kdsearch.tuning.failures import DISK_FULL_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 TRIALS = "trials"
 EXPERIMENT = "experiment.yaml"
+START = "start.json"
 BEST = "best"
 
 
@@ -43,8 +47,12 @@ def new_folder(experiment: Experiment, storage: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def created(folder: Path, experiment: Experiment) -> Iterator[None]:
-    """The run folder with its resolved experiment; gone again when the search fails before its first trial."""
+def created(folder: Path, experiment: Experiment, known: dict[str, Any]) -> Iterator[None]:
+    """The run folder with its resolved experiment and what was known before its first trial, which a resume needs;
+    gone again when the search fails before that trial.
+
+    The experiment makes it a run, so it comes last: a folder without it holds nothing that could be resumed.
+    """
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -52,12 +60,43 @@ def created(folder: Path, experiment: Experiment) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}") from None
     try:
+        write_atomic(folder / START, json.dumps(known).encode())
         write_atomic(folder / EXPERIMENT, experiment.to_yaml().encode())
         yield
     except BaseException:
         if not (folder / TRIALS).exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def known_before(folder: Path) -> dict[str, Any]:
+    """What `created` wrote of the time before the first trial."""
+    return read_json(folder / START) if (folder / START).is_file() else {}
+
+
+def tidy(folder: Path) -> None:
+    """Remove what writers that were killed left half done; nobody writes into the run now."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+    for half in [*folder.glob(f".{BEST}.*.new"), *folder.glob(f".{BEST}.*.old")]:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming_full_disks(folder: Path) -> Iterator[None]:
+    """Inside, a full disk is one sentence that names the place and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL_CODES:
+            raise
+        raise no_room(folder, str(error.filename or folder)) from None
+
+
+def no_room(folder: Path, place: str) -> DiskFull:
+    """The error that ends the search of the run in `folder`, which is gone again where no trial had begun."""
+    then = f"then  kdsearch resume {run_name(folder)}" if folder.exists() else "and search again"
+    return DiskFull(f"no room is left on the disk of {place}: make some, {then}")
 
 
 def _plain(text: str) -> str:

@@ -8,13 +8,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import TrialState
+
+from kdsearch.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
     from pathlib import Path
 
 # Operations of Optuna's journal after which the line must be on the disk: a trial began or ended.
-CREATE_TRIAL, SET_TRIAL_STATE = 4, 6
+CREATE_TRIAL, SET_TRIAL_STATE, SET_TRIAL_ATTRIBUTE = 4, 6, 8
 
 FLUSH_SECONDS = 1.0
 
@@ -34,21 +37,32 @@ class StudyJournal(BaseJournalBackend):
         _drop_torn_line(path)
         with path.open("rb") as file:
             self._written = sum(1 for _ in file)
-        self._file = path.open("ab")
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._size = os.fstat(self._file).st_size
         self._unread: list[dict[str, Any]] = []
         self._synced = time.monotonic()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         now = time.time()
         lines = [json.dumps({**log, "time": now}, separators=(",", ":")) for log in logs]
-        self._file.write("".join(line + "\n" for line in lines).encode())
-        self._file.flush()
+        self._append("".join(line + "\n" for line in lines).encode())
         # Parsed back, so that the storage sees exactly what a reader of the file will see.
         self._unread += [json.loads(line) for line in lines]
         self._written += len(lines)
         owed = any(log["op_code"] in (CREATE_TRIAL, SET_TRIAL_STATE) for log in logs)
         if owed or time.monotonic() - self._synced > FLUSH_SECONDS:
             self.sync()
+
+    def _append(self, content: bytes) -> None:
+        """Write whole lines; where the disk is full, none of them."""
+        rest = content
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)  # needs no room
+            raise
+        self._size += len(content)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         unread, self._unread = self._unread, []
@@ -59,12 +73,35 @@ class StudyJournal(BaseJournalBackend):
 
     def sync(self) -> None:
         """Have everything that was written on the disk."""
-        os.fsync(self._file.fileno())
+        os.fsync(self._file)
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        self.sync()
-        self._file.close()
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
+
+
+def reopen_failed(path: Path, notes: Set[str]) -> None:
+    """Let the failed trials run again under their numbers: the lines that ended them, and these notes of them, go.
+
+    An end is final in Optuna's format, so the file is replaced, as a whole and only while nobody writes to it. A trial
+    that diverged is PRUNED there and stays.
+    """
+    _drop_torn_line(path)
+    with path.open("rb") as file:
+        lines = [(line, json.loads(line)) for line in file]
+    ends = [log for _, log in lines if log["op_code"] == SET_TRIAL_STATE]
+    failed = {log["trial_id"] for log in ends if log["state"] == TrialState.FAIL.value}
+
+    def stays(log: dict[str, Any]) -> bool:
+        if log.get("trial_id") not in failed:
+            return True
+        noted = log["op_code"] == SET_TRIAL_ATTRIBUTE and not notes.isdisjoint(log["user_attr"])
+        return log["op_code"] != SET_TRIAL_STATE and not noted
+
+    write_atomic(path, b"".join(line for line, log in lines if stays(log)))
 
 
 def _drop_torn_line(path: Path) -> None:

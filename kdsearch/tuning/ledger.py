@@ -8,88 +8,30 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from kdsearch.tuning.agenda import Agenda
 from kdsearch.tuning.distributions import to_params
+from kdsearch.tuning.failures import Failures, common, larger_share
 from kdsearch.tuning.pruner import make_pruner
 from kdsearch.tuning.sampler import Sampler
+from kdsearch.tuning.trials import LiveTrial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
-    from kdsearch.results import Results
     from kdsearch.settings import Scalar
     from kdsearch.tasks.base import Task
     from kdsearch.tuning.record import Record
+    from kdsearch.tuning.trials import Memory, Watcher
 
 
-@dataclass
-class LiveTrial:
-    """What the driver knows of a trial."""
-
-    number: int
-    role: str
-    hyperparameters: dict[str, Scalar]
-    trial_ids: tuple[int, ...]
-    """The trial in each storage of the record."""
-    values: dict[int, float] = field(default_factory=dict)
-    durations: dict[int, float] = field(default_factory=dict)
-    """Seconds that each epoch took."""
-    state: str = "RUNNING"
-    error: str | None = None
-    node: str | None = None
-
-    @property
-    def protected(self) -> bool:
-        """Whether it runs to the full budget whatever the pruner says: every search reports the gain over these."""
-        return self.role in ("paper", "control")
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.durations.values())
-
-    @property
-    def last(self) -> float | None:
-        return self.values[max(self.values)] if self.values else None
-
-
-class Memory(TypedDict):
-    """A trial of an earlier run, as the study keeps it for a resumed search."""
-
-    hyperparameters: dict[str, Scalar]
-    state: str
-    values: list[tuple[int, float]]
-    final: float | None
-
-
-def memories(earlier: Results) -> list[Memory]:
-    """The ended trials of an earlier run that a sampler can learn from."""
-    return [
-        Memory(
-            hyperparameters=trial.hyperparameters,
-            state=trial.state,
-            values=[(point.epoch, point.value) for point in trial.curve],
-            final=trial.best if trial.state == "COMPLETE" else trial.last,
-        )
-        for trial in earlier.trials
-        if trial.state in ("COMPLETE", "PRUNED") and trial.role != "control" and trial.curve
-    ]
-
-
-class Watcher(Protocol):
-    """Someone who follows a search: the display, TensorBoard."""
-
-    def trial_started(self, trial: LiveTrial) -> None: ...
-
-    def epoch_told(self, trial: LiveTrial, report: Report) -> None: ...
-
-    def trial_ended(self, trial: LiveTrial, value: float | None) -> None: ...
+FEWEST_TO_JUDGE = 4
+"""Trials (the paper's setting and the control among them) that must fail alike before a search is given up."""
 
 
 class Ledger:
@@ -103,6 +45,8 @@ class Ledger:
         *,
         tries: Sequence[Mapping[str, Scalar]] = (),
         watchers: Sequence[Watcher] = (),
+        announce: Callable[[str], None] = lambda sentence: None,
+        slots: int = 1,
     ) -> None:
         self.experiment = experiment
         self.task = task
@@ -111,21 +55,31 @@ class Ledger:
         """Why no further trial starts and running ones end at their next report; None while the search goes on."""
         self.interrupted = False
         """Whether `stopping` leaves running trials to be resumed."""
+        self.hopeless = False
+        """Whether it stopped because trial after trial failed for one reason."""
+        self.full_disk: str | None = None
+        """Where no room was left to write, when that is why it stopped."""
+        self.gpus_per_trial = experiment.resources.gpus_per_trial or 0.0
+        """The share of a GPU that the next trial takes: more than asked for, once one ran out of GPU memory."""
+        self._enough_to_judge = max(FEWEST_TO_JUDGE, slots)
         self._unfinished: list[LiveTrial] = []
         self._record = record
         self._watchers = watchers
+        self._announce = announce
         self._agenda = Agenda(experiment, tries)
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
         self._pruner = make_pruner(experiment.search, experiment.training.epochs, task.mode, record.study)
         self._started = time.time()
-        self._seconds = 0.0
+        self._gpu_seconds = 0.0
 
     def restore(self) -> None:
         """Take up the trials that the record holds: ended ones are told, unfinished ones will run again first."""
+        self.gpus_per_trial = max(self.gpus_per_trial, self._record.study.user_attrs.get("gpus_per_trial", 0.0))
         for stored, ids in self._record.trials():
             attributes = stored.user_attrs
             hyperparameters, role = attributes["hyperparameters"], attributes["role"]
             trial = LiveTrial(stored.number, role, hyperparameters, ids, dict(stored.intermediate_values))
+            trial.gpus = attributes.get("gpus", self.gpus_per_trial)
             self.trials.append(trial)
             if role != "control":
                 self._sampler.add(trial.number, hyperparameters)
@@ -133,12 +87,13 @@ class Ledger:
                 self._sampler.tell_value(trial.number, epoch, value)
                 self._pruner.learn(trial.number, epoch, value)
             if stored.state == TrialState.RUNNING:
+                trial.failures = Failures(list(attributes.get("failures", [])), attributes.get("losses", 0))
                 self._unfinished.append(trial)
                 continue
             trial.error = attributes.get("error")
             trial.state = _state(stored.state, trial.error)
             trial.durations[0] = attributes.get("seconds", 0.0)  # of an ended trial only the sum is kept
-            self._seconds += trial.durations[0]
+            self._gpu_seconds += trial.durations[0] * trial.gpus
             self._sampler.tell_end(trial.number, stored.state, stored.value)
 
     def learn(self, memories: Sequence[Memory]) -> None:
@@ -153,9 +108,11 @@ class Ledger:
     def next_trial(self) -> LiveTrial | None:
         """The next trial to run, recorded; None when it must wait for others to end. See `exhausted`."""
         self._check_budget()
-        if self.stopping is None and self._unfinished:
-            return self._announce(self._unfinished.pop(0))
-        if self.exhausted:
+        if self.stopping is not None:
+            return None
+        if self._unfinished:
+            return self._start(self._unfinished.pop(0))
+        if len(self.trials) >= self._agenda.trials:
             return None
         number = len(self.trials)
         if number < len(self._agenda.planned):
@@ -170,8 +127,10 @@ class Ledger:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further trial will start."""
-        return self.stopping is not None or (len(self.trials) >= self._agenda.trials and not self._unfinished)
+        """Whether no further trial will start; one that runs may yet fail and be run again."""
+        if self.stopping is not None:
+            return True
+        return len(self.trials) >= self._agenda.trials and all(trial.state != "RUNNING" for trial in self.trials)
 
     @property
     def to_run(self) -> int:
@@ -187,9 +146,10 @@ class Ledger:
         ids = self._record.begin(params, {"hyperparameters": hyperparameters, "role": role})
         trial = LiveTrial(number, role, hyperparameters, ids)
         self.trials.append(trial)
-        return self._announce(trial)
+        return self._start(trial)
 
-    def _announce(self, trial: LiveTrial) -> LiveTrial:
+    def _start(self, trial: LiveTrial) -> LiveTrial:
+        trial.gpus = self.gpus_per_trial
         for watcher in self._watchers:
             watcher.trial_started(trial)
         return trial
@@ -205,28 +165,32 @@ class Ledger:
         """Take one epoch of a trial; True when the trial is to end now."""
         trial = self.trials[number]
         if not math.isfinite(report.value):
-            return self.diverged(number, f"{self.task.metric} = {report.value} after epoch {report.epoch}")
+            why = f"{self.task.metric} = {report.value} after epoch {report.epoch}"
+            return self.diverged(number, why, report.epoch)
         if report.epoch not in trial.durations:
             trial.durations[report.epoch] = report.seconds
-            self._seconds += report.seconds
+            self._gpu_seconds += report.seconds * trial.gpus
         if report.epoch not in trial.values:
             trial.values[report.epoch] = report.value
-            self._record.value(trial.trial_ids, report.epoch, report.value)
-            self._sampler.tell_value(number, report.epoch, report.value)
+            # Watchers first: they can be told again after a crash in between, the study remembers that it was told.
             for watcher in self._watchers:
                 watcher.epoch_told(trial, report)
+            self._record.value(trial.trial_ids, report.epoch, report.value)
+            self._sampler.tell_value(number, report.epoch, report.value)
         self._check_budget()
         return self._verdict(trial, report.epoch)
 
     def _verdict(self, trial: LiveTrial, epoch: int) -> bool:
-        value = trial.values[epoch]
         if epoch >= self.experiment.training.epochs:
             return False  # `completed` follows, with the value of the best weights
-        stops = self._pruner.stops(trial.number, trial.trial_ids[0], epoch, value) and not trial.protected
+        stops = False
+        if epoch == max(trial.values):  # told again, earlier epochs keep the verdict that they had
+            value = trial.values[epoch]
+            stops = self._pruner.stops(trial.number, trial.trial_ids[0], epoch, value) and not trial.protected
         if self.interrupted:
             return True
         if stops or self.stopping is not None:
-            self._end(trial, TrialState.PRUNED, value)
+            self._end(trial, TrialState.PRUNED, trial.last)
             return True
         return False
 
@@ -234,43 +198,96 @@ class Ledger:
         """A trial reached the full budget; `value` is the validation metric of the weights it would export."""
         self._end(self.trials[number], TrialState.COMPLETE, value)
 
-    def diverged(self, number: int, error: str) -> bool:
-        """A trial's loss or metric is not finite. FAILED for the person; for the study PRUNED at its step with the
-        metric's worst value: TPE ignores FAIL and would go on sampling exploding learning rates."""
+    def diverged(self, number: int, error: str, epoch: int) -> bool:
+        """A trial's loss or metric is not finite in this epoch. FAILED for the person; for the study PRUNED at its step
+        with the metric's worst value: TPE ignores FAIL and would go on sampling exploding learning rates. It is not
+        run again, since its setting is to blame."""
         trial = self.trials[number]
-        epoch = max(trial.values, default=0) + 1
-        trial.values[epoch] = self.task.worst
-        self._record.value(trial.trial_ids, epoch, self.task.worst)
-        self._sampler.tell_value(number, epoch, self.task.worst)
+        if trial.values.get(epoch) != self.task.worst:  # else a driver that died here had told it
+            epoch = max(epoch, max(trial.values, default=0) + 1)
+            trial.values[epoch] = self.task.worst
+            self._record.value(trial.trial_ids, epoch, self.task.worst)
+            self._sampler.tell_value(number, epoch, self.task.worst)
         self._end(trial, TrialState.PRUNED, self.task.worst, error)
         return True
 
-    def failed(self, number: int, error: str) -> None:
-        """A trial could not go on: its code raised, or its process died too often."""
+    def failed(self, number: int, reason: str) -> None:
+        """A trial failed by itself: once more from its checkpoint, unless it failed for that reason before."""
         trial = self.trials[number]
-        if trial.state == "RUNNING":
-            self._end(trial, TrialState.FAIL, None, error)
+        again = trial.failures.failed(reason, self.experiment.resources.max_failures)
+        self._again_or_end(trial, again, reason)
+
+    def lost(self, number: int) -> None:
+        """A trial lost its process or its node."""
+        trial, allowed = self.trials[number], self.experiment.resources.max_failures
+        again = trial.failures.lost(allowed)
+        times = "time" if trial.failures.losses == 1 else "times"
+        reason = f"its process died {trial.failures.losses} {times} (resources.max_failures = {allowed})"
+        self._again_or_end(trial, again, reason)
+
+    def out_of_memory(self, number: int, reason: str) -> None:
+        """A trial ran out of GPU memory: it and all that follow take a larger share, where there is one."""
+        trial = self.trials[number]
+        share = larger_share(trial.gpus)
+        if share is None:
+            self.failed(number, f"out of GPU memory, with a GPU for itself; a smaller batch_size may help: {reason}")
+            return
+        if share > self.gpus_per_trial:
+            self.gpus_per_trial = share
+            self._record.describe(gpus_per_trial=share)
+        sentence = (
+            f"trial {number} ran out of GPU memory with {trial.gpus:g} GPUs: it runs again with "
+            f"{self.gpus_per_trial:g}, and so do all that follow"
+        )
+        self._again_or_end(trial, True, reason, sentence)
+
+    def _again_or_end(self, trial: LiveTrial, again: bool, reason: str, sentence: str | None = None) -> None:
+        self._record.note(trial.trial_ids, failures=trial.failures.reasons, losses=trial.failures.losses)
+        if self.interrupted:
+            return  # it stays RUNNING: whoever resumes runs it again
+        if again and self.stopping is None:
+            self._announce(sentence or f"trial {trial.number} runs again: {reason}")
+            self._unfinished.insert(0, trial)
+        elif again and trial.values:
+            self._end(trial, TrialState.PRUNED, trial.last)  # the budget is spent
+        else:
+            self._end(trial, TrialState.FAIL, None, reason)
 
     def _end(self, trial: LiveTrial, state: TrialState, value: float | None, error: str | None = None) -> None:
         trial.state = _state(state, error)
         trial.error = error
         # A diverged trial's last value stands for the epoch that it did not finish.
         epochs = len(trial.values) - (1 if error and value is not None else 0)
-        notes = {"seconds": round(trial.seconds, 3), "epochs": epochs}
-        self._record.end(trial.trial_ids, state, value, notes | ({"error": error} if error else {}))
-        self._sampler.tell_end(trial.number, state, value)
+        notes = {"seconds": round(trial.seconds, 3), "epochs": epochs, "gpus": trial.gpus, "error": error}
         for watcher in self._watchers:
             watcher.trial_ended(trial, value)
+        self._record.end(trial.trial_ids, state, value, notes)
+        self._sampler.tell_end(trial.number, state, value)
+        if error:
+            self._check_hope()
+
+    def _check_hope(self) -> None:
+        """Stop when all trials that came to anything failed for one reason: the rest of the budget would go there."""
+        judged = [trial for trial in self.trials if trial.state != "RUNNING" or trial.values]
+        reason = common([trial.error for trial in judged])
+        if reason is not None and len(judged) >= self._enough_to_judge and self.stopping is None:
+            self.hopeless = True
+            self.stop(f"the first {len(judged)} trials all failed for one reason: {reason}", interrupted=False)
 
     def stop(self, why: str, *, interrupted: bool) -> None:
         """Start no further trial and end the running ones at their next report."""
         if self.stopping is None:
             self.stopping, self.interrupted = why, interrupted
 
+    def disk_is_full(self, place: str) -> None:
+        """A trial could not write its files: whatever the search was about, it stops and is to be resumed."""
+        self.full_disk = place
+        self.stopping, self.interrupted = f"no room is left on the disk of {place}", True
+
     @property
     def gpu_hours(self) -> float:
         """GPU hours spent on training so far."""
-        return self._seconds * (self.experiment.resources.gpus_per_trial or 0) / 3600
+        return self._gpu_seconds / 3600
 
     def _check_budget(self) -> None:
         search = self.experiment.search
@@ -290,4 +307,4 @@ class Ledger:
 
 def _state(state: TrialState, error: str | None) -> str:
     """A trial's state as the person sees it: a diverged one is FAILED, though PRUNED in the study."""
-    return "FAILED" if error or state == TrialState.FAIL else state.name
+    return "FAILED" if state == TrialState.FAIL or (state == TrialState.PRUNED and error) else state.name

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kdsearch import files
+from kdsearch.results.samples import write_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +33,17 @@ class TrainerObjectives:
     threads: int
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
+        return TrainerObjective(self.trainer(hyperparameters))
+
+    def trainer(self, hyperparameters: Mapping[str, Scalar], seed: int | None = None) -> Trainer:
+        """A Trainer of the setting; `seed`: None for the experiment's."""
         import torch  # only the workers need it
 
         from kdsearch.training.trainer import Trainer
 
         # n trials of n cores each would fight over n×n threads.
         torch.set_num_threads(self.threads)
-        return TrainerObjective(Trainer(self.experiment, hyperparameters, data=self.resident, teacher=self.teacher))
+        return Trainer(self.experiment, hyperparameters, seed=seed, data=self.resident, teacher=self.teacher)
 
     @cached_property
     def resident(self) -> DataSet:
@@ -84,6 +89,8 @@ class TrainerObjective:
 
         result = outcome(self._trainer)
         folder.mkdir(parents=True, exist_ok=True)
+        if result.panels:
+            write_panels(folder.parent, result.panels)
         for name, picture in result.pictures.items():
             files.write_atomic(folder / f"{name}.png", picture)
         files.write_atomic(folder / STUDENT, self._trainer.student_bytes())

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsearch.errors import InvalidSetting, UserError
@@ -20,6 +21,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_THRESHOLD_S": "10",
     # Paths that a person gives are seen from where the search was started.
@@ -58,7 +60,8 @@ def pool(resources: ResourceSettings, verbose: bool = False) -> Iterator[Callabl
 def _start(address: str | None, verbose: bool) -> None:
     import ray
 
-    level = logging.INFO if verbose else logging.ERROR
+    # What befalls a trial is told by the ledger; Ray would add a traceback and a list of its own names for it.
+    level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray").setLevel(level)
     dashboard = False if address is None else None
     try:
@@ -66,6 +69,15 @@ def _start(address: str | None, verbose: bool) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"no Ray cluster answers at {address!r}: {reason}") from None
+    _close_token()
+
+
+def _close_token() -> None:
+    """Ray makes the token that lets programs in with the right to read for everyone on this machine."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    with contextlib.suppress(OSError):
+        if token.stat().st_mode & 0o077:
+            token.chmod(0o600)
 
 
 def gpus_per_trial(resources: ResourceSettings) -> float:

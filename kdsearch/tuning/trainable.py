@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import traceback
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from kdsearch.errors import Diverged, KDSearchError
+from kdsearch.errors import Diverged
+from kdsearch.tuning.failures import full_disk, is_broken_gpu, is_out_of_gpu_memory, reason_of
 from kdsearch.tuning.folder import BEST, trial_folder
 
 if TYPE_CHECKING:
@@ -64,15 +65,10 @@ class TrialActor(tune.Trainable):
         place = {"number": self._number, "node": ray.util.get_node_ip_address(), "gpu_ids": _gpu_ids()}
         try:
             return place | self._advance()
-        except Diverged as error:
-            self._objective = None
-            return place | {"diverged": str(error)}
-        except KDSearchError as error:
-            self._objective = None
-            return place | {"failed": str(error)}
         except Exception as error:
+            epoch = len(self._objective.history) + 1 if self._objective is not None else 1
             self._objective = None
-            return place | {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            return place | {"epoch": epoch} | _answer_to(error, str(self._folder))
 
     def _advance(self) -> dict[str, Any]:
         """One epoch; or, first after a restart, the reports that the checkpoint brings back."""
@@ -100,8 +96,12 @@ class TrialActor(tune.Trainable):
             self._saved = len(self._objective.history)
 
     def _leave(self) -> None:
-        """Before another trial, or the end: an unfinished one keeps what it did since its last checkpoint."""
-        self._save()
+        """Before another trial, or the end: an unfinished one keeps what it did since its last checkpoint.
+
+        Where that cannot be written, as on a full disk, the checkpoint before stays.
+        """
+        with contextlib.suppress(OSError):
+            self._save()
         self._objective = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -110,6 +110,19 @@ class TrialActor(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to do: the first step looks into the trial's folder."""
+
+
+def _answer_to(error: Exception, folder: str) -> dict[str, Any]:
+    """What went wrong inside a trial, by its kind. Raises it where this process is of no use to the next trial."""
+    if isinstance(error, Diverged):
+        return {"diverged": str(error)}
+    if is_out_of_gpu_memory(error):
+        return {"out_of_memory": reason_of(error)}
+    if (full := full_disk(error)) is not None:
+        return {"full_disk": str(full.filename or folder)}
+    if is_broken_gpu(error):
+        raise error
+    return {"failed": reason_of(error)}
 
 
 def _gpu_ids() -> list[str]:

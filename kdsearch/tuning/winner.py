@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdsearch.files import remove_checked
 from kdsearch.results import search_facts, write_export
 from kdsearch.results.documents import read_json
+from kdsearch.results.export import METRICS
+from kdsearch.results.samples import read_panels, samples_grid
 from kdsearch.results.tensorboard import TrialWriter
 from kdsearch.tuning.folder import BEST
 from kdsearch.tuning.objective import CHECKPOINT, FACTS, STUDENT
 
 if TYPE_CHECKING:
-    from kdsearch.results import Results
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kdsearch.results import Results, Trial
 
 
 def keep_best(results: Results, keep: int, *, interrupted: bool) -> None:
@@ -37,10 +42,28 @@ def take_home(results: Results, metric: str) -> None:
     if not (kept / FACTS).is_file():  # an objective that leaves no student
         return
     facts = read_json(kept / FACTS) | {"search": search_facts(results, best)}
+    if not _is_confirmed(results):
+        bring_home(results, best, kept, facts, metric)
+
+
+def _is_confirmed(results: Results) -> bool:
+    """Whether `best/` holds what `kdsearch confirm` made of the trials there are: fresh seeds know better."""
+    home = results.folder / BEST / METRICS
+    facts = read_json(home) if home.is_file() else {}
+    return "confirmation" in facts and facts["confirmation"]["trials"] == len(results.trials)
+
+
+def bring_home(results: Results, trial: Trial, kept: Path, facts: Mapping[str, Any], metric: str) -> None:
+    """Put the student of a trial's setting that a training left in `kept` into the run's `best/`, with its pictures."""
     home = results.folder / BEST
-    write_export(home, weights=kept / STUDENT, facts=facts, hyperparameters=best.hyperparameters)
-    writer = TrialWriter(results.folder / BEST, metric)
-    for picture in sorted(kept.glob("*.png")):
-        content = picture.read_bytes()
-        writer.image(f"best/{picture.stem}", content, facts["epoch"])
-        (home / picture.name).write_bytes(content)
+    write_export(home, weights=kept / STUDENT, facts=facts, hyperparameters=trial.hyperparameters)
+    writer = TrialWriter(home, metric)
+    pictures = {picture.stem: picture.read_bytes() for picture in sorted(kept.glob("*.png"))}
+    panels = read_panels(kept.parent)
+    if panels:
+        control = results.control
+        without = {} if control is None or control == trial else read_panels(results.trial_folder(control))
+        pictures["samples"] = samples_grid(panels, without)
+    for name, content in pictures.items():
+        writer.image(f"best/{name}", content, facts["epoch"])
+        (home / f"{name}.png").write_bytes(content)

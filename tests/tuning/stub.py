@@ -38,6 +38,12 @@ class StubObjectives:
 
     die_above: float = float("inf")
     """Temperature above which the process dies at once."""
+    heal_with: str | None = None
+    """A file that, once there, lets no trial raise any more."""
+    gpu_share: float = 0.0
+    """The share of a GPU below which a trial runs out of memory in its second epoch."""
+    break_gpu_above: float = float("inf")
+    """Temperature above which the third epoch fails as if a kernel had; so does all else in that process after it."""
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> StubObjective:
         return StubObjective(self, hyperparameters)
@@ -54,12 +60,17 @@ class StubObjective:
         time.sleep(self.settings.seconds)
         if temperature > self.settings.die_above:
             os._exit(1)
-        if temperature > self.settings.raise_above:
+        if temperature > self.settings.raise_above and not os.path.exists(self.settings.heal_with or ""):
             raise ValueError(f"temperature {temperature:.2f} is too hot")
         if temperature > self.settings.diverge_above and number == 2:
             raise Diverged(17, {"cross_entropy": float("nan"), "kl": 3.0})
         if self.settings.die_once_in and number == 3:
             self._die_once(self.settings.die_once_in)
+        if number == 2 and self.settings.gpu_share > 0:
+            self._allocate(self.settings.gpu_share)
+        if "KDSEARCH_STUB_BROKEN" in os.environ or (temperature > self.settings.break_gpu_above and number == 3):
+            os.environ["KDSEARCH_STUB_BROKEN"] = "1"
+            raise RuntimeError("CUDA error: device-side assert triggered")
         value = quality(self.hyperparameters) * number / self.settings.epochs
         report = Report(number, value, {"loss/total": 1 / number}, self.settings.seconds)
         self.history.append(report)
@@ -72,6 +83,18 @@ class StubObjective:
         except FileExistsError:
             return
         os._exit(1)
+
+    @staticmethod
+    def _allocate(needed: float) -> None:
+        import ray
+        import torch
+
+        assigned = ray.get_runtime_context().get_assigned_resources()
+        share = max(amount for name, amount in assigned.items() if name.startswith("GPU"))
+        if share < needed:
+            raise torch.OutOfMemoryError(
+                f"CUDA out of memory. Tried to allocate {needed:.2f} GiB, {share:.2f} are free"
+            )
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,15 @@ from kdsearch import tasks
 from kdsearch.errors import UserError
 from kdsearch.experiment import Experiment
 from kdsearch.objective import Report
-from kdsearch.tuning.distributions import distributions
+from kdsearch.tuning.distributions import distributions, to_params
+from kdsearch.tuning.journal import reopen_failed
 from kdsearch.tuning.ledger import Ledger
-from kdsearch.tuning.record import Record
+from kdsearch.tuning.record import END_NOTES, Record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kdsearch.tuning.trials import LiveTrial
 
 SPACE = {"temperature": {"low": 1, "high": 20, "log": True}, "alpha": {"low": 0.1, "high": 0.9}}
 
@@ -153,13 +156,208 @@ def test_a_diverged_trial_is_failed_for_the_person_and_pruned_at_the_worst_value
     assert kept.user_attrs["epochs"] == 1
 
 
-def test_a_crash_is_told_as_fail(tmp_path: Path) -> None:
-    ledger = ledger_of(experiment(), tmp_path)
+def begun(ledger: Ledger) -> LiveTrial:
     trial = ledger.next_trial()
     assert trial is not None
-    ledger.failed(trial.number, "ValueError: no")
+    return trial
+
+
+def test_a_trial_that_fails_runs_again_and_the_same_reason_twice_is_its_end(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(), tmp_path)
+    trial = begun(ledger)
+    ledger.failed(0, "ValueError: no room at 0x7f01")
+    assert stored(tmp_path).trials[0].state == TrialState.RUNNING
+    assert begun(ledger) is trial
+    ledger.failed(0, "ValueError: no room at 0x7fa2")
     kept = stored(tmp_path).trials[0]
-    assert (kept.state, kept.user_attrs["error"]) == (TrialState.FAIL, "ValueError: no")
+    assert (kept.state, kept.user_attrs["error"]) == (TrialState.FAIL, "ValueError: no room at 0x7fa2")
+    assert (trial.state, begun(ledger).number) == ("FAILED", 1)
+
+
+def test_a_trial_that_fails_each_time_otherwise_ends_after_max_failures(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(resources={"max_failures": 2}), tmp_path)
+    for reason in ("ValueError: a", "ValueError: b", "ValueError: c"):
+        assert begun(ledger).number == 0
+        ledger.failed(0, reason)
+    assert ledger.trials[0].error == "ValueError: c"
+
+
+def test_with_no_failure_allowed_none_runs_again(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(resources={"max_failures": 0}), tmp_path)
+    for number in (0, 1):
+        assert begun(ledger).number == number
+    ledger.failed(0, "ValueError: a")
+    ledger.lost(1)
+    assert [trial.state for trial in ledger.trials] == ["FAILED", "FAILED"]
+    assert ledger.trials[1].error == "its process died 1 time (resources.max_failures = 0)"
+
+
+def test_lost_processes_are_counted_over_a_resume(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(), tmp_path)
+    for _ in range(2):
+        begun(ledger)
+        ledger.lost(0)
+    again = ledger_of(experiment(), tmp_path, resume=True)
+    again.restore()
+    begun(again)
+    again.lost(0)
+    assert begun(again).number == 0
+    again.lost(0)
+    kept = stored(tmp_path).trials[0]
+    assert kept.state == TrialState.FAIL
+    assert kept.user_attrs["error"] == "its process died 4 times (resources.max_failures = 3)"
+
+
+def test_what_goes_wrong_while_a_search_ends_is_no_reason_to_run_again(tmp_path: Path) -> None:
+    """A spent budget keeps what a trial reached; an interrupted search leaves the trial to whoever resumes it."""
+    for name, interrupted, states in (("spent", False, ["PRUNED", "FAIL"]), ("signal", True, ["RUNNING", "RUNNING"])):
+        (tmp_path / name).mkdir()
+        ledger = ledger_of(experiment(), tmp_path / name)
+        begun(ledger), begun(ledger)
+        ledger.told(0, Report(1, 0.5))
+        ledger.stop("enough", interrupted=interrupted)
+        for number in (0, 1):
+            ledger.lost(number)
+        assert ledger.next_trial() is None
+        assert [trial.state.name for trial in stored(tmp_path / name).trials] == states
+
+
+def test_a_search_waits_for_a_running_trial_that_may_have_to_run_again(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(search={"trials": 2, "grace_period": 1}), tmp_path)
+    begun(ledger), begun(ledger)
+    ledger.completed(0, 0.5)
+    assert ledger.next_trial() is None
+    assert not ledger.exhausted
+    ledger.lost(1)
+    assert begun(ledger).number == 1
+    ledger.completed(1, 0.5)
+    assert ledger.exhausted
+
+
+def test_out_of_gpu_memory_gives_the_trial_and_all_that_follow_a_larger_share(tmp_path: Path) -> None:
+    made, said = experiment(resources={"gpus_per_trial": 0.25}), []
+    ledger = ledger_of(made, tmp_path, announce=said.append)
+    begun(ledger), begun(ledger)
+    ledger.out_of_memory(0, "CUDA out of memory")
+    assert said == ["trial 0 ran out of GPU memory with 0.25 GPUs: it runs again with 0.5, and so do all that follow"]
+    ledger.out_of_memory(1, "CUDA out of memory")  # it began with the small share: no reason for more than half a GPU
+    assert [(trial.number, trial.gpus) for trial in (begun(ledger), begun(ledger))] == [(1, 0.5), (0, 0.5)]
+    ledger.out_of_memory(0, "CUDA out of memory")
+    resumed = ledger_of(made, tmp_path, resume=True)
+    resumed.restore()
+    assert [begun(resumed).gpus for _ in range(3)] == [1.0, 1.0, 1.0]
+    for _ in range(2):
+        resumed.out_of_memory(2, "CUDA out of memory. Tried to allocate 20 MiB")
+    assert resumed.trials[2].error is not None
+    assert resumed.trials[2].error.startswith("out of GPU memory, with a GPU for itself; a smaller batch_size may help")
+
+
+def test_gpu_hours_count_the_share_that_each_trial_had(tmp_path: Path) -> None:
+    made = experiment(resources={"gpus_per_trial": 0.5})
+    ledger = ledger_of(made, tmp_path)
+    begun(ledger)
+    ledger.told(0, Report(1, 0.5, seconds=7200.0))
+    assert ledger.gpu_hours == 1.0
+    ledger.out_of_memory(0, "CUDA out of memory")
+    begun(ledger)
+    ledger.told(0, Report(2, 0.5, seconds=3600.0))
+    ledger.completed(0, 0.5)
+    assert ledger.gpu_hours == 2.0
+
+
+def test_a_search_whose_first_trials_all_fail_alike_is_given_up(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(resources={"max_failures": 0}), tmp_path)
+    for number in range(3):
+        begun(ledger)
+        ledger.failed(number, f"FileNotFoundError: no picture {number}.png")
+    assert ledger.stopping is None
+    begun(ledger)
+    ledger.failed(3, "FileNotFoundError: no picture 3.png")
+    assert ledger.hopeless
+    assert ledger.stopping == ("the first 4 trials all failed for one reason: FileNotFoundError: no picture 0.png")
+    assert ledger.next_trial() is None
+
+
+@pytest.mark.parametrize("difference", ["another reason", "one that learns", "one that runs well"])
+def test_a_search_with_any_other_trial_among_the_first_goes_on(difference: str, tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(resources={"max_failures": 0}), tmp_path)
+    for number in range(6):
+        begun(ledger)
+        if number == 2 and difference == "another reason":
+            ledger.failed(number, "ValueError: cold")
+        elif number == 2 and difference == "one that learns":
+            ledger.completed(number, 0.5)
+        elif number == 2:
+            ledger.told(number, Report(1, 0.5))
+        else:
+            ledger.failed(number, "ValueError: hot")
+    assert ledger.stopping is None
+
+
+def test_more_slots_than_four_are_all_waited_for(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(resources={"max_failures": 0}), tmp_path, slots=6)
+    for number in range(6):
+        assert ledger.stopping is None
+        begun(ledger)
+        ledger.failed(number, "ValueError: hot")
+    assert ledger.hopeless
+
+
+def test_failed_trials_run_again_under_their_numbers_and_diverged_ones_do_not(tmp_path: Path) -> None:
+    made = experiment(search={"trials": 8, "scheduler": "none"}, resources={"max_failures": 0})
+
+    def run(ledger: Ledger, hot: bool) -> None:
+        while (trial := ledger.next_trial()) is not None:
+            if trial.number == 3:
+                ledger.diverged(3, "the loss is not finite", 1)
+            elif hot and trial.number in (2, 5):
+                ledger.failed(trial.number, "ValueError: hot")
+            else:
+                ledger.told(trial.number, Report(1, 0.5))
+                ledger.completed(trial.number, 0.5)
+
+    ledger = ledger_of(made, tmp_path)
+    run(ledger, hot=True)
+    reopen_failed(tmp_path / "study.journal", END_NOTES)
+    again = ledger_of(made, tmp_path, resume=True)
+    again.restore()
+    assert [trial.number for trial in again._unfinished] == [2, 5]
+    run(again, hot=False)
+    kept = stored(tmp_path).trials
+    assert [trial.number for trial in kept] == list(range(8))
+    assert [trial.number for trial in kept if trial.state != TrialState.COMPLETE] == [3]
+    assert kept[2].user_attrs["error"] is None
+    assert [trial.params for trial in kept] == [
+        to_params(distributions(made), trial.hyperparameters) for trial in ledger.trials
+    ]
+
+
+def test_what_a_trial_is_told_again_after_a_crash_is_not_judged_again(tmp_path: Path) -> None:
+    """Trial 2 passed its rung when it came first; told again when better ones have been there, it still has."""
+    ledger = ledger_of(experiment(), tmp_path)
+    for _ in range(4):
+        begun(ledger)
+    assert not ledger.told(2, Report(1, 0.1))
+    assert not ledger.told(2, Report(2, 0.2))
+    assert not ledger.told(3, Report(1, 0.9))
+    ledger.lost(2)
+    assert begun(ledger).number == 2
+    assert not ledger.told(2, Report(1, 0.1))
+    assert not ledger.told(2, Report(2, 0.2))
+
+
+def test_a_divergence_that_a_crash_cut_off_is_told_once(tmp_path: Path) -> None:
+    ledger = ledger_of(experiment(), tmp_path)
+    trial = begun(ledger)
+    ledger.told(0, Report(1, 0.4))
+    ledger._record.value(trial.trial_ids, 2, 0.0)  # and here the driver died, before the trial's end was written
+    again = ledger_of(experiment(), tmp_path, resume=True)
+    again.restore()
+    begun(again)
+    again.diverged(0, "the loss is not finite", 2)
+    kept = stored(tmp_path).trials[0]
+    assert kept.intermediate_values == {1: 0.4, 2: 0.0}
+    assert kept.user_attrs["epochs"] == 1
 
 
 def test_a_term_that_may_be_off_is_zero_in_some_trials_and_absent_from_their_record(tmp_path: Path) -> None:
@@ -303,6 +501,41 @@ def test_a_database_mirrors_the_study_and_refuses_a_second_of_its_name(tmp_path:
     (tmp_path / "second").mkdir()
     with pytest.raises(UserError, match="already holds a study 'run'"):
         Record(tmp_path / "second", "run", "max", distributions(made), url)
+
+
+def test_a_database_that_a_crash_left_behind_is_brought_up_to_the_journal(tmp_path: Path) -> None:
+    made, url = experiment(search={"trials": 6, "grace_period": 1}), f"sqlite:///{tmp_path}/studies.db"
+    record = Record(tmp_path, "run", "max", distributions(made), url)
+    ledger = Ledger(made, tasks.find(made.task), record)
+    begun(ledger)
+    ledger.told(0, Report(1, 0.4))
+    begun(ledger)
+    record.close()
+    # As if the driver had died each time between the journal and the database.
+    alone = ledger_of(made, tmp_path, resume=True)
+    alone.restore()
+    run_all(alone, rising)
+    Record(tmp_path, "run", "max", distributions(made), url, resume=True).close()
+    mirrored = optuna.load_study(study_name="run", storage=url).trials
+    assert [(t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in mirrored] == [
+        (t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in stored(tmp_path).trials
+    ]
+
+
+def test_a_database_keeps_the_first_end_of_a_trial_that_runs_again(tmp_path: Path) -> None:
+    made, url = experiment(resources={"max_failures": 0}), f"sqlite:///{tmp_path}/studies.db"
+    ledger = Ledger(made, tasks.find(made.task), Record(tmp_path, "run", "max", distributions(made), url))
+    begun(ledger)
+    ledger.failed(0, "ValueError: hot")
+    reopen_failed(tmp_path / "study.journal", END_NOTES)
+    record = Record(tmp_path, "run", "max", distributions(made), url, resume=True)
+    again = Ledger(made, tasks.find(made.task), record)
+    again.restore()
+    begun(again)
+    again.told(0, Report(1, 0.4))
+    again.completed(0, 0.5)
+    assert stored(tmp_path).trials[0].state == TrialState.COMPLETE
+    assert optuna.load_study(study_name="run", storage=url).trials[0].state == TrialState.FAIL
 
 
 def test_a_database_that_cannot_be_opened_is_refused_in_a_sentence(tmp_path: Path) -> None:

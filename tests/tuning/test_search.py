@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from optuna.trial import TrialState
 
 from kdsearch.errors import InvalidSetting, RunError, SearchFailed
 from kdsearch.experiment import Experiment
+from kdsearch.results import Results
 from kdsearch.tuning import resume, search
 from kdsearch.tuning.pool import ENVIRONMENT
 
@@ -120,9 +122,59 @@ def test_diverged_and_raising_trials_are_failed_with_their_reason_and_the_search
 
 
 def test_when_every_trial_fails_the_search_says_why(tmp_path: Path) -> None:
-    with pytest.raises(SearchFailed, match=r"all 4 trials failed:\n  \d × ValueError: temperature"):
-        search(experiment(search={"trials": 4}), storage=tmp_path, objectives=stub.StubObjectives(raise_above=0.0))
+    with pytest.raises(SearchFailed, match=r"all 3 trials failed:\n  \d × ValueError: temperature"):
+        search(experiment(search={"trials": 3}), storage=tmp_path, objectives=stub.StubObjectives(raise_above=0.0))
     assert {trial.state for trial in stored(tmp_path)} == {TrialState.FAIL}
+
+
+def test_a_search_that_cannot_work_stops_and_what_failed_runs_again_once_it_is_mended(tmp_path: Path) -> None:
+    mended = tmp_path / "mended"
+    objectives = stub.StubObjectives(raise_above=0.0, heal_with=str(mended))
+    made = experiment(search={"trials": 10, "scheduler": "none"}, resources={"gpus_per_trial": 0, "max_concurrent": 1})
+    with pytest.raises(SearchFailed) as failure:
+        search(made, storage=tmp_path, objectives=objectives)
+    sentence = r"the first 4 trials all failed for one reason: ValueError: temperature 4.00 is too hot"
+    assert re.match(sentence + r"\nmend it, then  kdsearch resume run --retry-failed$", str(failure.value))
+    assert (Results(tmp_path / "run").state, Results(tmp_path / "run").why) == ("FAILED", sentence)
+    assert [trial.state for trial in stored(tmp_path)] == [TrialState.FAIL] * 4
+    mended.touch()
+    results = resume(tmp_path / "run", retry_failed=True, objectives=objectives)
+    whole = search(made, storage=tmp_path / "whole", objectives=stub.StubObjectives())
+    assert results.state == "COMPLETE"
+    assert [(t.number, t.hyperparameters, t.state, t.best) for t in results.trials][:4] == [
+        (t.number, t.hyperparameters, t.state, t.best) for t in whole.trials
+    ][:4]
+    assert [trial.state for trial in results.trials] == ["COMPLETE"] * 10
+
+
+def test_a_trial_that_runs_out_of_gpu_memory_runs_again_with_more_and_later_ones_begin_with_it(tmp_path: Path) -> None:
+    """Four trials share the one logical GPU, until the first asks for more than a quarter of it."""
+    made = experiment(
+        resources={"gpus_per_trial": 0.25, "cpus_per_trial": 0.5}, search={"trials": 8, "scheduler": "none"}
+    )
+    said: list[str] = []
+    objectives = stub.StubObjectives(gpu_share=0.5, seconds=0.05)
+    results = search(made, storage=tmp_path, objectives=objectives, announce=said.append)
+    assert [trial.state for trial in results.trials] == ["COMPLETE"] * 8
+    assert 1 <= len(said) <= 4
+    assert all("with 0.25 GPUs: it runs again with 0.5, and so do all that follow" in sentence for sentence in said)
+    assert [trial.user_attrs["gpus"] for trial in stored(tmp_path)] == [0.5] * 8
+    assert results.experiment["resources"]["gpus_per_trial"] == 0.25
+    assert results.attribute("gpus_per_trial") == 0.5
+    assert most_at_once(results.trials[4:]) <= 2  # where four fitted before
+
+
+def test_a_trial_that_breaks_the_gpu_of_its_process_does_not_break_the_next(tmp_path: Path) -> None:
+    made = experiment(
+        search={"trials": 6, "scheduler": "none", "sampler": "random"},
+        resources={"gpus_per_trial": 0, "max_concurrent": 1},
+    )
+    results = search(made, storage=tmp_path, objectives=stub.StubObjectives(break_gpu_above=5.0))
+    for trial in results.trials:
+        breaks = trial.hyperparameters["temperature"] > 5
+        assert trial.state == ("FAILED" if breaks else "COMPLETE")
+        assert trial.error == ("RuntimeError: CUDA error: device-side assert triggered" if breaks else None)
+    assert {trial.state for trial in results.trials} == {"FAILED", "COMPLETE"}
 
 
 def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -248,5 +300,5 @@ def test_a_trial_whose_process_always_dies_is_failed_and_the_search_goes_on(tmp_
     for trial in results.trials:
         dies = trial.hyperparameters["temperature"] > 3.9
         assert trial.state == ("FAILED" if dies else "COMPLETE")
-        assert trial.error == ("its process died more often than a trial may" if dies else None)
+        assert trial.error == ("its process died 4 times (resources.max_failures = 3)" if dies else None)
     assert {trial.state for trial in results.trials} == {"FAILED", "COMPLETE"}

@@ -1,0 +1,76 @@
+"""Whose code is run. The rule: a function that a file names is called only when the command line names that function
+too, or says `--allow-code`.
+
+A space, a run or an export that came from someone else may name `evil.py:build`, or any function of any installed
+package with arguments of its choice. What is typed is the person's own wish. The same holds for a Ray cluster at an
+address, with which programs are exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeGuard
+
+from kdsearch.errors import BadWeights, UserError
+from kdsearch.models.exported import read_student
+from kdsearch.models.names import SMP, TORCHVISION
+from kdsearch.wording import Shown
+
+_LIBRARIES = (TORCHVISION, SMP)
+_HERE = ("auto", "local")
+
+
+def is_code(name: Any) -> TypeGuard[str]:
+    """Whether a name is a function of a file or a module, which has to be run, and not a network of a library."""
+    return isinstance(name, str) and ":" in name and not name.startswith(_LIBRARIES)
+
+
+def refuse_code(content: Mapping[str, Any], source: str, named: Collection[object] = ()) -> None:
+    """Raise UserError where the sections of an experiment would run code that is not among those `named`.
+
+    Args:
+        content: the experiment as it was read, before anything of it is looked up.
+        source: where it was read, for the sentence.
+        named: what the person has typed.
+    """
+    for key, name in _code(content):
+        if name not in named:
+            what = "a cluster that would run programs" if key == "resources.address" else "code that would be run"
+            raise UserError(
+                f"{Shown(source)} names {what}: {key} = {Shown(name)!r}; read it, and if you trust it say --allow-code"
+            )
+
+
+def names_code(content: Mapping[str, Any]) -> bool:
+    """Whether the sections of an experiment name any such code."""
+    return any(True for _ in _code(content))
+
+
+def _code(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and name of everything that would be run."""
+    method = content.get("method")
+    if is_code(method):
+        yield "method", method
+    for role in ("data", "student", "teacher"):
+        name = _name(content.get(role))
+        if is_code(name):
+            yield f"{role}.name", name
+        elif role != "data" and isinstance(name, str) and "/" in name:
+            built = _name_in_export(name)
+            if is_code(built):
+                yield f"{role}.name = {name}, whose network", built
+    resources = content.get("resources")
+    address = resources.get("address") if isinstance(resources, Mapping) else None
+    if isinstance(address, str) and address not in _HERE:
+        yield "resources.address", address
+
+
+def _name(section: Any) -> Any:
+    return section.get("name") if isinstance(section, Mapping) else section
+
+
+def _name_in_export(folder: str) -> Any:
+    try:
+        return read_student(folder).get("name")
+    except BadWeights:  # told when it is looked up
+        return None

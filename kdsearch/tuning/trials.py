@@ -1,0 +1,79 @@
+"""A trial as the driver knows it, who follows it, and what a later search remembers of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+from kdsearch.tuning.failures import Failures
+
+if TYPE_CHECKING:
+    from kdsearch.objective import Report
+    from kdsearch.results import Results
+    from kdsearch.settings import Scalar
+
+
+@dataclass
+class LiveTrial:
+    """What the driver knows of a trial."""
+
+    number: int
+    role: str
+    hyperparameters: dict[str, Scalar]
+    trial_ids: tuple[int, ...]
+    """The trial in each storage of the record."""
+    values: dict[int, float] = field(default_factory=dict)
+    durations: dict[int, float] = field(default_factory=dict)
+    """Seconds that each epoch took."""
+    state: str = "RUNNING"
+    error: str | None = None
+    node: str | None = None
+    gpus: float = 0.0
+    """The share of a GPU that it has or had."""
+    failures: Failures = field(default_factory=Failures)
+
+    @property
+    def protected(self) -> bool:
+        """Whether it runs to the full budget whatever the pruner says: every search reports the gain over these."""
+        return self.role in ("paper", "control")
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.durations.values())
+
+    @property
+    def last(self) -> float | None:
+        return self.values[max(self.values)] if self.values else None
+
+
+class Memory(TypedDict):
+    """A trial of an earlier run, as the study keeps it for a resumed search."""
+
+    hyperparameters: dict[str, Scalar]
+    state: str
+    values: list[tuple[int, float]]
+    final: float | None
+
+
+def memories(earlier: Results) -> list[Memory]:
+    """The ended trials of an earlier run that a sampler can learn from."""
+    return [
+        Memory(
+            hyperparameters=trial.hyperparameters,
+            state=trial.state,
+            values=[(point.epoch, point.value) for point in trial.curve],
+            final=trial.best if trial.state == "COMPLETE" else trial.last,
+        )
+        for trial in earlier.trials
+        if trial.state in ("COMPLETE", "PRUNED") and trial.role != "control" and trial.curve
+    ]
+
+
+class Watcher(Protocol):
+    """Someone who follows a search: the display, TensorBoard."""
+
+    def trial_started(self, trial: LiveTrial) -> None: ...
+
+    def epoch_told(self, trial: LiveTrial, report: Report) -> None: ...
+
+    def trial_ended(self, trial: LiveTrial, value: float | None) -> None: ...
