@@ -31,7 +31,14 @@ def header(facts: Mapping[str, Any]) -> list[str]:
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """README.md of an export, from its metrics.json."""
-    sections = [_summary(facts), _loading(facts), _origin(facts), _hyperparameters(facts), _per_class(facts)]
+    sections = [
+        _summary(facts),
+        _confirmation(facts),
+        _loading(facts),
+        _origin(facts),
+        _hyperparameters(facts),
+        _per_class(facts),
+    ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -45,9 +52,37 @@ def _summary(facts: Mapping[str, Any]) -> str:
         f"{f' ({_cell(others)})' if others else ''}: "
         f"{student['parameters']:,} parameters, the {facts['weights']} weights of epoch {facts['epoch']} "
         f"of {facts['epochs']}.\n"
-        "The validation split chose this student, so its figure is a little too good. The test split took no part; "
-        "`metrics.json` counts every later reading of it under `test_readings`."
+        f"{_chosen(facts)} {_test_readings(facts)}"
     )
+
+
+def _chosen(facts: Mapping[str, Any]) -> str:
+    """How this student was chosen, and what that means for its figure."""
+    confirmation = facts.get("confirmation")
+    if not confirmation:
+        return "The validation split chose this student, so its figure is a little too good."
+    count = len(confirmation["seeds"]["reporting"])
+    return (
+        f"Of {count} students of its setting, trained with fresh seeds, it is the median by validation. How good the "
+        'setting is stands under "Confirmed on fresh seeds".'
+    )
+
+
+def _test_readings(facts: Mapping[str, Any]) -> str:
+    """How often the test split was read for this student."""
+    count = len(facts.get("test_readings") or ())
+    if not count:
+        return "The test split took no part; `metrics.json` counts every later reading of it under `test_readings`."
+    times = "once" if count == 1 else f"{count} times"
+    return f"The test split was read {times} for this student: see `test_readings` in `metrics.json`."
+
+
+def _confirmation(facts: Mapping[str, Any]) -> str:
+    if not facts.get("confirmation"):
+        return ""
+    from kdsearch.results.verdict import card_section  # brings in numpy, which reading a run does without
+
+    return card_section(facts["confirmation"], _cell(facts["metric"]))
 
 
 def _loading(facts: Mapping[str, Any]) -> str:
@@ -55,18 +90,33 @@ def _loading(facts: Mapping[str, Any]) -> str:
     height, width = student["size"]
     sides = student.get("input") or student["size"]
     resized = "" if list(sides) == list(student["size"]) else f", resized to {sides[0]} × {sides[1]}"
+    several = "value" if student.get("task", "classification") == "classification" else "channel"
     own = f"\nThe network is built by {_cell(student['name'])}, which must be found there." if _is_own(student) else ""
     return (
         "## Load it\n\n"
         f"In this folder, where kdsearch is installed:\n\n```python\n{loading_code(student)}```\n\n"
         f"Input: float [B, {student['channels']}, {height}, {width}], scaled to [0, 1]{resized}, then normalised per "
         f"channel with mean {_numbers(student['mean'])} and standard deviation {_numbers(student['std'])}.\n"
-        f"Output: {student['outputs']} values per image; `classes` in `metrics.json` names them in this order.{own}"
+        f"Output: {student['outputs']} {several}s per image{_meaning(facts)}.{own}"
     )
+
+
+def _meaning(facts: Mapping[str, Any]) -> str:
+    """What the outputs are, where they are the classes."""
+    if facts["student"]["outputs"] != len(facts.get("classes") or ()):
+        return ""
+    return "; `classes` in `metrics.json` names them in this order"
 
 
 def _is_own(student: Mapping[str, Any]) -> bool:
     return ":" in student["name"] and not student["name"].startswith("torchvision:")
+
+
+def _kind(student: Mapping[str, Any]) -> str:
+    """What else than a classifier the network is."""
+    task, scale = student.get("task", "classification"), student.get("scale", 1)
+    said = "" if task == "classification" else f", task={task!r}"
+    return said if scale == 1 else f"{said}, scale={scale!r}"
 
 
 def loading_code(student: Mapping[str, Any]) -> str:
@@ -75,7 +125,7 @@ def loading_code(student: Mapping[str, Any]) -> str:
         "from kdsearch import models\n\n"
         'folder = "."  # where this file lies\n'
         f"student = models.build(models.from_export(folder), outputs={student['outputs']!r}, "
-        f"channels={student['channels']!r}, size={tuple(student['size'])!r})\n"
+        f"channels={student['channels']!r}, size={tuple(student['size'])!r}{_kind(student)})\n"
         "student.eval()\n"
     )
 
@@ -86,7 +136,7 @@ def _origin(facts: Mapping[str, Any]) -> str:
     if search:
         rows["search"] = f"run {search['run']}, trial {search['trial']} of {search['trials']}"
     for name, label in (("gain_over_paper", "over the paper's setting"), ("gain_over_control", "over no distillation")):
-        if search.get(name) is not None:
+        if search.get(name) is not None and not facts.get("confirmation"):  # those of the search are less sure
             rows[f"gain {label}"] = f"{search[name]:+.4f} {facts['metric']}"
     if search.get("gpu_hours"):
         rows["cost of the search"] = f"{search['gpu_hours']:.2f} GPU hours"

@@ -15,6 +15,7 @@ from kdsearch.files import write_atomic
 from kdsearch.results.card import PER_CLASS, header, hyperparameters_yaml, model_card
 from kdsearch.results.documents import plain, read_json, to_json
 from kdsearch.results.results import Results, Trial
+from kdsearch.results.storage import run_name
 
 BEST = "best"
 WEIGHTS = "student.safetensors"
@@ -115,7 +116,7 @@ def search_facts(results: Results, trial: Trial) -> dict[str, Any]:
     """The `search` block of metrics.json: which search found this trial, what it cost and what it brought."""
     started, ended = results.started, results.ended or time.time()
     return {
-        "run": results.name,
+        "run": run_name(results.folder),
         "trial": trial.number,
         "trials": len(results.trials),
         "seconds": None if started is None else ended - started,
@@ -126,15 +127,27 @@ def search_facts(results: Results, trial: Trial) -> dict[str, Any]:
 
 
 def add_test_reading(folder: str | Path, metrics: Mapping[str, float]) -> int:
-    """Note in an export's metrics.json that the test split was read; how often it was read by now."""
+    """Note in an export's metrics.json and card that the test split was read; how often it was read by now."""
     path = Path(folder) / METRICS
     document = read_json(path)
     readings = document.setdefault("test_readings", [])
     if not isinstance(readings, list):
         raise RunError(f"{path}: test_readings must be a list")
+    card = path.with_name(CARD)
+    ours = card.is_file() and card.read_text() == _card(document)  # one that a person has changed stays as it is
     readings.append({"time": time.time(), "metrics": dict(metrics)})
     write_atomic(path, to_json(document).encode())
+    if ours:
+        write_atomic(card, model_card(document).encode())
     return len(readings)
+
+
+def _card(document: Mapping[str, Any]) -> str | None:
+    """The card of what a metrics.json holds, which may be less than a card needs."""
+    try:
+        return model_card(document)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _safetensors(weights: Path | bytes | Mapping[str, Any]) -> bytes:
@@ -170,15 +183,16 @@ def _without_places(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(document.get("data"), dict):
         document["data"].pop("root", None)
     by_data = ("classes", PER_CLASS, "validation", "test_readings")  # what the data names is no path
-    return {name: value if name.startswith(by_data) else _portable(value) for name, value in document.items()}
+    return {name: value if name.startswith(by_data) else portable(value) for name, value in document.items()}
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
+    """A document with the absolute paths in it cut to their last part."""
     if isinstance(value, str) and _PLACE.match(value):
         return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
     if isinstance(value, dict):
-        return {name: _portable(entry) for name, entry in value.items()}
-    return [_portable(entry) for entry in value] if isinstance(value, list) else value
+        return {name: portable(entry) for name, entry in value.items()}
+    return [portable(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _replace(folder: Path, new: Path) -> None:

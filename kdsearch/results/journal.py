@@ -72,6 +72,7 @@ class Journal:
         self.time: float | None = None
         """When the last of them was written."""
         self._offset = 0
+        self._inode: int | None = None
         self._studies: dict[int, Study] = {}
         self._studies_ever = 0
         self._trials: list[tuple[int, Record]] = []  # by Optuna's trial id, which counts over all studies
@@ -91,8 +92,10 @@ class Journal:
         except FileNotFoundError:
             return set()
         with file:
-            if os.fstat(file.fileno()).st_size < self._offset:
+            now = os.fstat(file.fileno())
+            if now.st_ino != self._inode or now.st_size < self._offset:
                 self._forget()  # another file stands in its place
+                self._inode = now.st_ino
             file.seek(self._offset)
             return self._read(file)
 

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdsearch.results.figures import duration
+
 if TYPE_CHECKING:
     from kdsearch.results.results import Results
 
@@ -59,6 +61,14 @@ def progress(results: Results, now: float | None = None) -> Progress:
         fraction=fraction,
         left=elapsed * (1 - fraction) / fraction if can_tell and elapsed else None,
     )
+
+
+def budget_in_words(budget: Budget) -> str:
+    """`32 trials`, `32 trials or 2 h 00 m`; `none`."""
+    parts = [f"{budget.trials} trials"] if budget.trials else []
+    parts += [duration(budget.seconds)] if budget.seconds else []
+    parts += [f"{budget.gpu_hours:g} GPU hours"] if budget.gpu_hours else []
+    return " or ".join(parts) or "none"
 
 
 def _budget(search: Any) -> Budget:

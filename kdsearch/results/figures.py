@@ -1,0 +1,50 @@
+"""Figures in words: metrics, differences, durations, values of hyperparameters; everywhere the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def score(value: float | None) -> str:
+    """A metric: four digits behind the point, two where it is 10 or more (decibels)."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def gain(value: float | None) -> str:
+    """A difference of two metrics, with its sign; positive is better."""
+    return "–" if value is None else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 0.8 s, 42 s, 1 m 12 s, 2 h 05 m, 3 d 4 h."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def number(value: Any) -> str:
+    """A hyperparameter's value: four significant digits."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def name_of(section: Any) -> str:
+    """The name in a section of an experiment."""
+    name = section.get("name") if isinstance(section, dict) else section
+    text = "" if name is None else str(name)
+    return Path(text).name if ".py:" in text else text
