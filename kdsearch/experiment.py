@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ValidationError, field_serializer, field_validator, model_validator
 
 from kdsearch import methods, tasks
+from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.files import read_yaml as read_yaml
 from kdsearch.settings import (
@@ -61,7 +62,8 @@ class Experiment(Settings):
     """What is to be found out: a method, a space of its hyperparameters, data, networks, budget and resources.
 
     Sections are given as objects, as mappings, or, where they have one, by their name; one that is left out (or empty,
-    in a file) has its defaults. A space that is left out is the one that ships with the method. What the training
+    in a file) has its defaults; a task that is left out is the method's first, and data and student then are those that
+    come with it. A space that is left out is the one that ships with the method. What the training
     section leaves out of the method's published training has the paper's value. Raises UserError for whatever does not
     fit.
     """
@@ -88,15 +90,22 @@ class Experiment(Settings):
             raise explained(error, Experiment, elsewhere=_keys(given.get("method"))) from None
 
     @classmethod
-    def load(cls, name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    def load(
+        cls, name_or_path: str, overrides: Mapping[str, Any] | None = None, *, allow_code: bool = False
+    ) -> Experiment:
         """The shipped experiment of that name, or the YAML file at that path, with dotted keys overridden.
 
         `Experiment.load("ips", {"search.trials": 8, "space.temperature.high": 12})`. A method that ships no space, such
-        as one's own `file.py:Class`, is an experiment of defaults.
+        as one's own `file.py:Class`, is an experiment of defaults. Code that the file names, and neither the first
+        argument nor an override does, is refused unless `allow_code`.
         """
         content = read_space(name_or_path)
-        for key, value in (overrides or {}).items():
+        given = overrides or {}
+        for key, value in given.items():
             override(content, key, value, named=_NAMED)
+        if not allow_code:
+            typed = [value for value in given.values() if isinstance(value, str)]
+            refuse_code(content, name_or_path, [name_or_path, *typed])
         return cls(**content)
 
     @field_validator("name")
@@ -128,7 +137,7 @@ class Experiment(Settings):
     def _fits_together(self) -> Experiment:
         self._check_budget()
         method = self.method_class
-        tasks.find(self.task)
+        self._fill_in_task()
         if self.task not in method.tasks:
             raise InvalidSetting("task", self.task, f"method {self.method!r} is for {', '.join(method.tasks)}")
         space = self.space if "space" in self.model_fields_set else _space(shipped_space(self.method))
@@ -141,6 +150,16 @@ class Experiment(Settings):
             self._check_grid()
         self._check_settings()
         return self
+
+    def _fill_in_task(self) -> None:
+        """The task, data and student that are left out: those of the method, those of the task."""
+        if "task" not in self.model_fields_set:
+            object.__setattr__(self, "task", self.method_class.tasks[0])
+        task = tasks.find(self.task)
+        if "data" not in self.model_fields_set:
+            object.__setattr__(self, "data", DataSettings(name=task.data))
+        if "student" not in self.model_fields_set:
+            object.__setattr__(self, "student", NetworkSettings(name=task.student))
 
     def _check_teacher(self) -> None:
         needed = self.method_class.needs_teacher

@@ -59,7 +59,11 @@ def shortened(text: str) -> str:
 
 
 def explained(
-    error: ValidationError, model: type[BaseModel], prefix: Iterable[str] = (), elsewhere: Iterable[str] = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: Iterable[str] = (),
+    elsewhere: Iterable[str] = (),
+    whole: str = "the experiment",
 ) -> UserError:
     """The first finding as an error of ours; a key that is missing may be another one misspelt, which says more.
 
@@ -68,17 +72,18 @@ def explained(
         model: the section, or the whole.
         prefix: where the section stands in the whole.
         elsewhere: dotted keys that exist, to say where a key belongs that stands in the wrong section.
+        whole: what to call it.
     """
     detail = min(error.errors(include_url=False), key=lambda finding: finding["type"] == "missing")
     inside = [str(part) for part in detail["loc"]]
     location = [*prefix, *inside]
-    key = shortened(".".join(location)) or "the experiment"
+    key = shortened(".".join(location)) or whole
     key = key if key.isprintable() else repr(key)
     if detail["type"] == "extra_forbidden":
         owner = _section(model, inside[:-1])
         homes = [known for known in elsewhere if known.rpartition(".")[2] == inside[-1]]
         hint = f"(did you mean {' or '.join(homes)}?)" if homes else ""
-        where = ".".join(location[:-1]) or "the experiment"
+        where = ".".join(location[:-1]) or whole
         valid = owner.model_fields if owner and not homes else ()
         return UnknownName(f"key in {where}", shortened(inside[-1]), valid, hint)
     if detail["type"] == "missing":

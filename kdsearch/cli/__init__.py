@@ -7,8 +7,11 @@ import sys
 
 import typer
 
+from kdsearch.cli.chain import chain
+from kdsearch.cli.confirm import confirm
 from kdsearch.cli.methods import methods
 from kdsearch.cli.output import console, safe
+from kdsearch.cli.report import report
 from kdsearch.cli.runs import best, export, ls, status
 from kdsearch.cli.search import resume, search
 from kdsearch.cli.train import evaluate, train
@@ -21,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (search, resume, ls, status, best, export, train, evaluate, methods):
+for command in (search, chain, resume, confirm, ls, status, best, export, report, train, evaluate, methods):
     app.command()(command)
 
 

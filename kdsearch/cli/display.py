@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.results import Results, Trial
-    from kdsearch.tuning.ledger import LiveTrial
+    from kdsearch.tuning.trials import LiveTrial
 
 REFRESHES_A_SECOND = 4
 SECONDS_BETWEEN_LINES = 15

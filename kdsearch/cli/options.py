@@ -27,6 +27,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any key of the experiment: --set space.temperature.high=12.", metavar="KEY=VALUE"),
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run code that the file names and the command line does not.")
+]
 Hyperparameters = Annotated[
     str | None, typer.Option("--hyperparameters", help="YAML file of hyperparameters that are fixed.", metavar="FILE")
 ]
@@ -39,6 +42,8 @@ def load_experiment(
     teacher: str | None,
     assignments: Sequence[str] | None,
     hyperparameters: str | None,
+    *,
+    allow_code: bool = False,
 ) -> Experiment:
     """The experiment of a command line; flags (dotted keys, None: not given) override the file, `--set` the flags.
 
@@ -48,15 +53,41 @@ def load_experiment(
     from kdsearch.models import parse_network
 
     overrides: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    overrides = _of_task(space, overrides, allow_code) | overrides
     for role, text in (("student", student), ("teacher", teacher)):
         if text is not None:
             network: dict[str, Any] = {"weights": None, "arguments": {}} | parse_network(text)
             overrides |= {f"{role}.{key}": value for key, value in network.items()}
     overrides |= parse_assignments(assignments or [])
-    experiment = Experiment.load(space, overrides)
+    experiment = Experiment.load(space, overrides, allow_code=allow_code)
     if hyperparameters is not None:
         experiment = experiment.fixed(read_settings(hyperparameters))
     return experiment
+
+
+def _of_task(space: str, flags: Mapping[str, Any], allow_code: bool) -> dict[str, Any]:
+    """Data and networks that a task brings, where the command line asks for another than the file is made for."""
+    from kdsearch import methods, tasks
+    from kdsearch.consent import refuse_code
+    from kdsearch.spaces import read_space
+
+    content = read_space(space)
+    name = flags.get("task")
+    if name is None or name == content.get("task", "classification"):
+        return {}
+    if not allow_code:
+        refuse_code({"method": content.get("method")}, space, [space])
+    task = tasks.find(name)
+    networks: dict[str, Mapping[str, Any]] = {"student": {"name": task.student, "arguments": task.student_arguments}}
+    if methods.find(content["method"]).needs_teacher:
+        networks["teacher"] = task.teacher
+    brought: dict[str, Any] = {"data.name": task.data}
+    for title, section in (("training", task.training), ("search", task.search)):
+        brought |= {f"{title}.{key}": value for key, value in section.items()}
+    for role, network in networks.items():
+        whole = {"weights": None, "arguments": {}} | dict(network)
+        brought |= {f"{role}.{key}": value for key, value in whole.items()}
+    return brought
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

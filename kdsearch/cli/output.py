@@ -7,6 +7,11 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdsearch.results.figures import duration as duration
+from kdsearch.results.figures import gain as gain
+from kdsearch.results.figures import number as number
+from kdsearch.results.figures import score as score
+
 SEPARATOR = " · "
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 
@@ -94,34 +99,6 @@ def safe(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def score(value: float | None) -> str:
-    """A metric: four digits behind the point, two where it is 10 or more (decibels)."""
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def gain(value: float | None) -> str:
-    """A difference of two metrics, with its sign; positive is better."""
-    return "–" if value is None else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: 0.8 s, 42 s, 1 m 12 s, 2 h 05 m, 3 d 4 h."""
-    if seconds is None:
-        return "–"
-    if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def setting(hyperparameters: Mapping[str, Any], names: Sequence[str] = ()) -> str:
     """A setting in one line: `temperature 4 · alpha 0.9`; of all its values, or of `names` that it has."""
     return SEPARATOR.join(f"{name} {value}" for name, value in values(hyperparameters, names).items())
@@ -131,12 +108,3 @@ def values(hyperparameters: Mapping[str, Any], names: Sequence[str] = ()) -> dic
     """The values of a setting as text: of all it has, or of `names` that it has."""
     shown = [name for name in names if name in hyperparameters] or list(hyperparameters)
     return {name: number(hyperparameters[name]) for name in shown}
-
-
-def number(value: Any) -> str:
-    """A hyperparameter's value: four significant digits."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from kdsearch.cli.options import AllowCode
 from kdsearch.cli.output import Column, Row, print_json, say, score
 from kdsearch.cli.table import print_table
 from kdsearch.errors import KDSearchError, RunError, UserError
@@ -16,6 +19,7 @@ from kdsearch.results.card import hyperparameters_yaml
 from kdsearch.results.documents import read_json
 from kdsearch.results.export import BEST, METRICS
 from kdsearch.results.progress import progress
+from kdsearch.results.storage import find_chain, run_name
 
 Storage = Annotated[
     str, typer.Option("--storage", envvar="KDSEARCH_STORAGE", help="Folder in which the runs lie.", metavar="PATH")
@@ -58,13 +62,13 @@ def _summary(folder: Path) -> dict[str, Any]:
     except KDSearchError as error:
         empty = dict.fromkeys(("method", "task", "student", "data", "metric", "mode", "best", "started", "ended"))
         nothing = dict.fromkeys(("planned", "trials", "running", "complete", "pruned", "failed"), 0)
-        return {"run": folder.name, "state": "DAMAGED", **empty, **nothing, "error": str(error)}
+        return {"run": run_name(folder), "state": "DAMAGED", **empty, **nothing, "error": str(error)}
     from kdsearch.cli.views import name_of
 
     counts = results.counts
     best = results.best
     return {
-        "run": results.name,
+        "run": run_name(folder),
         "state": results.state,
         **{key: name_of(results.experiment.get(key)) for key in ("method", "task", "student", "data")},
         "metric": results.metric,
@@ -99,7 +103,11 @@ def status(
     storage: Storage = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Show where a run stands: progress, the best so far, its trials."""
+    """Show where a run stands: progress, the best so far, its trials; of a chain, its table so far."""
+    chain = find_chain(run, storage)
+    if chain is not None:
+        _chain_status(chain, as_json)
+        return
     results = Results(find_run(run, storage))
     if as_json:
         print_json(results.status())
@@ -107,6 +115,14 @@ def status(
     from kdsearch.cli.views import show_status
 
     show_status(results, everything=everything)
+
+
+def _chain_status(folder: Path, as_json: bool) -> None:
+    from kdsearch.cli.chain import show_chain
+    from kdsearch.results.chain import read_chain
+
+    document = read_chain(folder)
+    print_json(document) if as_json else show_chain(document)
 
 
 def best(
@@ -170,14 +186,29 @@ def _why_nothing(results: Results) -> str:
     return "no trial has finished an epoch"
 
 
+class ExportFormat(StrEnum):
+    """What an export holds: the weights always, and a program for other runtimes where one is asked for."""
+
+    safetensors = "safetensors"
+    torch_export = "torch_export"
+    onnx = "onnx"
+
+
 def export(
     run: RunName,
     to: Annotated[Path, typer.Option("--to", help="New folder to export to.", metavar="DIR")],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="What to write besides the weights, for use without kdsearch.")
+    ] = ExportFormat.safetensors,
+    allow_code: AllowCode = False,
     storage: Storage = "runs",
     as_json: AsJson = False,
 ) -> None:
     """Copy the best student of a run, its hyperparameters, metrics and model card to a new folder."""
-    folder = export_run(find_run(run, storage), to)
+    source = find_run(run, storage)
+    folder = export_run(source, to)
+    if form is not ExportFormat.safetensors:
+        _deploy(source, folder, form, allow_code)
     facts = read_json(folder / METRICS)
     if as_json:
         files = sorted(file.name for file in folder.iterdir())
@@ -189,3 +220,14 @@ def export(
         say(f"  {file.name:24} {file.stat().st_size:>12,} bytes")
     say("Next:", "dim")
     say(f"  kdsearch evaluate {to} --split test", wrap=False)
+
+
+def _deploy(run: Path, folder: Path, form: ExportFormat, allow_code: bool) -> None:
+    """Add the program; where that fails the whole export goes, so that the command can be given again."""
+    from kdsearch.training.deployment import deploy
+
+    try:
+        deploy(folder, form.value, run=run, allow_code=allow_code)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

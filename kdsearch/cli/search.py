@@ -10,8 +10,11 @@ from kdsearch.cli import options
 from kdsearch.cli.budget import parse_budget
 from kdsearch.cli.output import say
 from kdsearch.cli.runs import RunName, Storage
+from kdsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdsearch.experiment import Experiment
     from kdsearch.results import Results
 
@@ -51,6 +54,7 @@ def search(
     ] = None,
     storage: Storage = "runs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate, write nothing.")] = False,
+    allow_code: options.AllowCode = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
     """Search the hyperparameters of a distillation method and take home the best student."""
@@ -73,7 +77,9 @@ def search(
         "resources.address": address,
     }
     flags |= {f"search.{key}": value for key, value in (parse_budget(budget) if budget else {}).items()}
-    experiment = options.load_experiment(space, flags, student, teacher, assignments, hyperparameters)
+    experiment = options.load_experiment(
+        space, flags, student, teacher, assignments, hyperparameters, allow_code=allow_code
+    )
     if dry_run:
         _dry_run(experiment)
         return
@@ -103,6 +109,7 @@ def _search(
 def show_end(results: Results) -> None:
     """The end of a search: what was found, how it compares, what to type next."""
     from kdsearch.cli.views import show_best, show_classes, show_failures, show_headline, show_next, typed
+    from kdsearch.consent import names_code
     from kdsearch.results.documents import read_json
     from kdsearch.results.export import BEST, METRICS
 
@@ -116,7 +123,8 @@ def show_end(results: Results) -> None:
         show_classes(read_json(metrics))
     say()
     if results.state == "INTERRUPTED":
-        say(f"Go on with:  kdsearch resume {typed(results)}", "bold", wrap=False)
+        flag = " --allow-code" if names_code(results.experiment) else ""
+        say(f"Go on with:  kdsearch resume {typed(results)}{flag}", "bold", wrap=False)
     else:
         show_next(results)
 
@@ -130,20 +138,48 @@ def _dry_run(experiment: Experiment) -> None:
 def resume(
     run: RunName,
     trials: Annotated[int, typer.Option("--trials", min=0, help="Trials to add to those it was started with.")] = 0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run failed trials again, but for those that diverged.")
+    ] = False,
     storage: Storage = "runs",
+    allow_code: options.AllowCode = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
-    """Go on with a search that was interrupted, or add trials to one that has ended, from its folder alone."""
+    """Go on with a search or a chain that was interrupted, from its folder alone, or add trials to a search."""
     from kdsearch.cli.display import Display
     from kdsearch.experiment import Experiment
     from kdsearch.results import Results, find_run
+    from kdsearch.results.storage import find_chain, is_chain
     from kdsearch.tuning import resume as resume_search
 
+    chain = find_chain(run, storage)
+    if chain is not None:
+        if retry_failed:
+            raise InvalidSetting("--retry-failed", chain.name, "is a chain; name one of its searches")
+        _resume_chain(chain, trials, verbose)
+        return
     folder = find_run(run, storage)
-    experiment = Experiment.load(str(folder / "experiment.yaml"))
+    if trials and is_chain(folder.parent):
+        raise InvalidSetting("--trials", trials, "would change a teacher whose students may be trained already")
+    experiment = Experiment.load(str(folder / "experiment.yaml"), allow_code=allow_code)
     experiment = experiment.with_trials(experiment.search.trials + trials)
     with Display(experiment, Results(folder)) as display:
         results = resume_search(
-            folder, more_trials=trials, watchers=[display], announce=display.announce, verbose=verbose
+            folder,
+            more_trials=trials,
+            retry_failed=retry_failed,
+            watchers=[display],
+            announce=display.announce,
+            allow_code=allow_code,
+            verbose=verbose,
         )
     show_end(results)
+
+
+def _resume_chain(folder: Path, trials: int, verbose: bool) -> None:
+    from kdsearch.cli.chain import displayed, drive
+    from kdsearch.tuning.chain import resume_chain
+
+    if trials:
+        raise InvalidSetting("--trials", trials, "is for a search; a chain goes on as it was begun")
+    drive(lambda: resume_chain(folder, view=displayed, announce=say, verbose=verbose), folder)

@@ -28,6 +28,7 @@ def train(
     label_noise: options.LabelNoise = None,
     seed: options.Seed = None,
     assignments: options.Set = None,
+    allow_code: options.AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one student with the paper's setting, or with the hyperparameters of a file."""
@@ -44,7 +45,9 @@ def train(
         # One training has no rungs; a short one must not be refused for the search's grace period.
         "search.grace_period": 1,
     }
-    experiment = options.load_experiment(space, flags, student, teacher, assignments, hyperparameters)
+    experiment = options.load_experiment(
+        space, flags, student, teacher, assignments, hyperparameters, allow_code=allow_code
+    )
     shown = console()
 
     def told(what: str, report: Report, epochs: int) -> None:
@@ -63,12 +66,13 @@ def evaluate(
     export: Annotated[str, typer.Argument(help="Folder of an export, such as runs/NAME/best.", metavar="DIR")],
     split: Annotated[str, typer.Option("--split", help="val or test; each reading of test is counted.")] = "val",
     data_root: options.DataRoot = None,
+    allow_code: options.AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure an exported student again."""
     from kdsearch.training.evaluation import evaluate_export
 
-    answer = evaluate_export(export, split, data_root)
+    answer = evaluate_export(export, split, data_root, allow_code=allow_code)
     if as_json:
         print_json(answer)
         return

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from kdsearch.cli.output import Column, Row, console, duration, gain, say, say_parts, score, values
 from kdsearch.cli.table import print_table
 from kdsearch.results.card import per_class
+from kdsearch.results.figures import name_of as name_of
+from kdsearch.results.progress import budget_in_words as budget_in_words
 from kdsearch.results.progress import progress
+from kdsearch.results.storage import run_name
 
 if TYPE_CHECKING:
-    from kdsearch.results.progress import Budget, Progress
+    from kdsearch.results.progress import Progress
     from kdsearch.results.results import Results, Trial
 
 ROWS = 20
@@ -43,7 +46,7 @@ def show_status(results: Results, *, everything: bool = False) -> None:
 def show_headline(results: Results) -> None:
     """Name, state, what is searched, and why it ended."""
     state = results.state
-    say(f"{results.name}  {state}", _RUN_STYLES.get(state, "bold red"))
+    say(f"{run_name(results.folder)}  {state}", _RUN_STYLES.get(state, "bold red"))
     parts = [name_of(results.experiment.get(key)) for key in ("method", "student", "data")]
     say_parts(part for part in (*parts, results.metric or "") if part)
     if state == "CRASHED":
@@ -76,14 +79,6 @@ def _times(where: Progress) -> list[str]:
     if where.left is not None:
         parts.append(f"about {duration(where.left)} left")
     return [*parts, f"budget {budget_in_words(where.budget)}"]
-
-
-def budget_in_words(budget: Budget) -> str:
-    """`32 trials`, `32 trials or 2 h 00 m`; `none`."""
-    parts = [f"{budget.trials} trials"] if budget.trials else []
-    parts += [duration(budget.seconds)] if budget.seconds else []
-    parts += [f"{budget.gpu_hours:g} GPU hours"] if budget.gpu_hours else []
-    return " or ".join(parts) or "none"
 
 
 def show_comparison(results: Results) -> None:
@@ -215,7 +210,7 @@ def show_classes(facts: dict[str, Any]) -> None:
 
 def show_next(results: Results) -> None:
     """The commands that follow on a run."""
-    run, folder = typed(results), shlex.quote(_nearby(results.folder))
+    run, folder = typed(results), shlex.quote(nearby(results.folder))
     commands = [f"tensorboard --logdir {folder}"]
     if (results.folder / "best" / "hyperparameters.yaml").is_file():
         setting = f"--hyperparameters {folder}/best/hyperparameters.yaml"
@@ -230,12 +225,18 @@ def show_next(results: Results) -> None:
 
 def typed(results: Results) -> str:
     """The run as one types it after `kdsearch status`: its name where it lies in the default storage, else its path."""
+    return typed_folder(results.folder)
+
+
+def typed_folder(folder: Path) -> str:
+    """The folder of a run or a chain as one types it."""
     storage = Path(os.environ.get("KDSEARCH_STORAGE", "runs")).expanduser()
-    in_storage = (storage / results.name).resolve() == results.folder.resolve()
-    return shlex.quote(results.name if in_storage else str(results.folder))
+    name = run_name(folder)
+    in_storage = (storage / name).resolve() == folder.resolve()
+    return shlex.quote(name if in_storage else str(folder))
 
 
-def _nearby(folder: Path) -> str:
+def nearby(folder: Path) -> str:
     """The folder as seen from here, where it lies below."""
     here = Path.cwd()
     return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
@@ -244,10 +245,3 @@ def _nearby(folder: Path) -> str:
 def state_of(state: str, results: Results) -> str:
     """A trial's state in lower case; a trial that is RUNNING in a run that is not driven is unfinished."""
     return "unfinished" if state == "RUNNING" and results.state != "RUNNING" else state.lower()
-
-
-def name_of(section: Any) -> str:
-    """The name in a section of an experiment."""
-    name = section.get("name") if isinstance(section, dict) else section
-    text = "" if name is None else str(name)
-    return Path(text).name if ".py:" in text else text

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdsearch import data as data_sets
 from kdsearch import models, tasks
+from kdsearch.consent import refuse_code
 from kdsearch.errors import BadWeights, InvalidSetting, RunError
 from kdsearch.results.documents import read_json, read_yaml
 from kdsearch.results.export import METRICS, WEIGHTS, add_test_reading
@@ -17,10 +18,13 @@ from kdsearch.training.trainer import default_device, predictor
 SPLITS = {"val": "validation", "validation": "validation", "test": "test"}
 
 
-def evaluate_export(export: str | Path, split: str = "val", data_root: str | None = None) -> dict[str, Any]:
+def evaluate_export(
+    export: str | Path, split: str = "val", data_root: str | None = None, *, allow_code: bool = False
+) -> dict[str, Any]:
     """Metrics of an exported student on a split of the data it was trained for.
 
-    Reading the test split is an act: it is counted in the export's metrics.json. Raises UserError.
+    Reading the test split is an act: it is counted in the export's metrics.json. Code that the export names is refused
+    unless `allow_code`. Raises UserError.
     """
     folder = Path(export).expanduser()
     if split not in SPLITS:
@@ -31,18 +35,22 @@ def evaluate_export(export: str | Path, split: str = "val", data_root: str | Non
     try:
         student, settings, task = facts["student"], DataSettings(**facts["data"]), tasks.find(facts["task"])
         recorded = _recorded(folder)
-        size, mean, std = tuple(student["input"]), tuple(student["mean"]), tuple(student["std"])
+        size = tuple(student["input"]) if student["input"] is not None else None
+        mean, std = tuple(student["mean"]), tuple(student["std"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadWeights(f"{folder / METRICS} is not complete: {error}") from None
     places = {"name": recorded.get("data", settings.name), "root": data_root or recorded.get("root")}
     settings = settings.model_copy(update=places)
+    built = recorded.get("student", student.get("name"))
+    if not allow_code:
+        refuse_code({"data": settings.name, "student": built}, str(export))
     data = replace(data_sets.load(settings, task.name), mean=mean, std=std)
     network = models.from_export(folder)
     network = network.model_copy(update={"name": recorded.get("student", network.name)})
-    module = models.build(network, outputs=task.outputs(data), channels=data.channels, size=data.size)
     device = default_device()
-    predict = predictor(module.to(device), data, size)
-    metrics = task.evaluate(predict, getattr(data, SPLITS[split]), device)
+    predict = predictor(task.build(network, data).to(device), data, size)
+    chosen = getattr(data, SPLITS[split])
+    metrics = task.evaluate(predict, chosen, device) | task.final_metrics(predict, chosen, device)
     readings = len(facts.get("test_readings", []))
     if SPLITS[split] == "test":
         readings = add_test_reading(folder, metrics)

@@ -10,6 +10,7 @@ from kdsearch.training.trainer import predictor
 from kdsearch.versions import versions
 
 if TYPE_CHECKING:
+    from kdsearch.objective import Panels
     from kdsearch.training.trainer import Trainer
 
 
@@ -21,6 +22,8 @@ class Outcome:
     """metrics.json without what only a search can know."""
     pictures: dict[str, bytes]
     """PNG by name."""
+    panels: Panels
+    """The task's own pictures in columns, where its output is one."""
 
 
 def outcome(trainer: Trainer) -> Outcome:
@@ -28,14 +31,16 @@ def outcome(trainer: Trainer) -> Outcome:
     best, experiment, data = trainer.best, trainer.experiment, trainer.data
     assert best is not None, "no epoch was trained yet"
     trainer.student.load_state_dict(best.state)
-    evidence = trainer.task.evidence(predictor(trainer.student, data, trainer.size), data, trainer.device)
+    predict = predictor(trainer.student, data, trainer.size)
+    evidence = trainer.task.evidence(predict, data, trainer.device)
+    final = trainer.task.final_metrics(predict, data.validation, trainer.device)
     facts = {
         "task": experiment.task,
         "method": experiment.method,
         "metric": trainer.task.metric,
         "mode": trainer.task.mode,
         "value": best.value,
-        "validation": best.metrics,
+        "validation": best.metrics | final,
         **evidence.facts,
         "weights": best.weights,
         "epoch": best.epoch,
@@ -44,10 +49,12 @@ def outcome(trainer: Trainer) -> Outcome:
         "hyperparameters": trainer.hyperparameters,
         "student": {
             **experiment.student.model_dump(mode="json", exclude={"weights"}),
+            "task": experiment.task,
             "outputs": trainer.task.outputs(data),
             "channels": data.channels,
             "size": list(data.size),
-            "input": list(trainer.size),
+            "scale": data.scale,
+            "input": None if trainer.size is None else list(trainer.size),
             "mean": list(data.mean),
             "std": list(data.std),
             "parameters": models.count_parameters(trainer.student),
@@ -59,4 +66,4 @@ def outcome(trainer: Trainer) -> Outcome:
         "versions": versions(),
         "test_readings": [],
     }
-    return Outcome(facts, evidence.pictures)
+    return Outcome(facts, evidence.pictures, trainer.panels(trainer.student))

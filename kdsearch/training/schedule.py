@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdsearch.settings import TrainingSettings
+    from kdsearch.settings import SearchSettings, TrainingSettings
 
 
 def rate_factor(training: TrainingSettings, progress: float) -> float:
@@ -45,3 +45,12 @@ class Plateau:
         if self.waited > self.patience:
             self.factor *= self.decay_factor
             self.waited = 0
+
+
+def shown_epochs(search: SearchSettings, epochs: int) -> frozenset[int]:
+    """Epochs whose pictures are worth a look: the first, each rung's and the last of a budget of so many."""
+    shown, rung = {1, epochs}, search.grace_period
+    while rung < epochs:
+        shown.add(rung)
+        rung *= search.reduction_factor
+    return frozenset(shown)

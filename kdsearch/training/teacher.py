@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from kdsearch import models, tasks
+from kdsearch import methods, models, tasks
 from kdsearch.experiment import Experiment
 from kdsearch.results.export import write_export
 from kdsearch.settings import NetworkSettings
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class Teacher:
-    """A network that teaches: images normalised for the student [B, C, H, W] → logits [B, K].
+    """A network that teaches: images normalised for the student [B, C, H, W] → outputs, without gradient.
 
-    Its own input normalisation and size are honoured: a teacher fed the student's is a silent loss.
+    Its own input normalisation and size are honoured (size None: any): a teacher fed the student's is a silent loss.
     """
 
     def __init__(
         self,
         module: nn.Module,
         data: DataSet,
-        size: tuple[int, int],
+        size: tuple[int, int] | None,
         normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         device: torch.device,
     ) -> None:
@@ -55,7 +55,7 @@ class Teacher:
         if self._affine is not None:
             scale, shift = self._affine
             images = images * scale + shift
-        if images.shape[-2:] != self.size:
+        if self.size is not None and images.shape[-2:] != self.size:
             images = functional.interpolate(images, self.size, mode="bilinear", antialias=True)
         logits: torch.Tensor = self.module(images)
         return logits
@@ -66,29 +66,31 @@ def load_teacher(experiment: Experiment, data: DataSet, device: torch.device | N
     settings = experiment.teacher
     assert settings is not None, "the experiment has no teacher"
     network = NetworkSettings(**settings.model_dump(include=set(NetworkSettings.model_fields)))
-    outputs = tasks.find(experiment.task).outputs(data)
-    module = models.build(network, outputs=outputs, channels=data.channels, size=data.size)
-    size = models.resolve_size(module, network, data.channels, data.size)
-    return Teacher(module, data, size, models.normalisation(network, module), device or default_device())
+    task = tasks.find(experiment.task)
+    module = task.build(network, data)
+    size = task.input_size(module, network, data)
+    normalisation = models.normalisation(network, module, experiment.task)
+    return Teacher(module, data, size, normalisation, device or default_device())
 
 
 def teacher_experiment(experiment: Experiment) -> Experiment:
-    """The training of a teacher that comes without weights: plain cross-entropy on the same data and augmentation."""
+    """The training of a teacher that comes without weights: by labels alone, on the same data and augmentation."""
     settings = experiment.teacher
     assert settings is not None, "the experiment has no teacher"
+    method = tasks.find(experiment.task).teacher_method
     training = experiment.training.model_dump(mode="json") | {
         "epochs": settings.epochs or experiment.training.epochs,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "optimizer": "sgd",
+        "optimizer": settings.optimizer,
     }
     return Experiment(
-        method="ce",
+        method=method,
         task=experiment.task,
         seed=experiment.seed,
         data=experiment.data,
         student=settings.model_dump(mode="json", include=set(NetworkSettings.model_fields)),
-        space={"label_smoothing": 0.0},
+        space=methods.find(method).control(),
         training=training,
         augmentation=experiment.augmentation,
         search={"grace_period": 1},

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
 
 from kdsearch import data as data_sets
-from kdsearch import files, models, tasks
-from kdsearch.data.batches import Batches, preprocess
+from kdsearch import files, tasks
+from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.randomness import torch_seed
 from kdsearch.errors import Diverged
 from kdsearch.objective import Report
 from kdsearch.training.averaging import AveragedStudent
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.randomness import seeded
+from kdsearch.training.schedule import shown_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from kdsearch.data.base import Batch, DataSet, Facts
     from kdsearch.experiment import Experiment, Hyperparameters
     from kdsearch.methods.base import Teacher
+    from kdsearch.objective import Panels
 
 CHECKPOINT = "last.ckpt"
 
@@ -85,16 +88,15 @@ class Trainer:
 
         with seeded(torch_seed(self.seed, "build"), self.device):
             self.student = self._build_student()
-            self.size = models.resolve_size(self.student, experiment.student, self.data.channels, self.data.size)
-            self.batches = Batches(
+            self.size = self.task.input_size(self.student, experiment.student, self.data)
+            self.batches = self.task.batches(
                 self.data,
-                batch_size=self.training.batch_size,
+                training=self.training,
                 augmentation=data_sets.resolve(settings.augmentation, self.data.augmentation),
                 seed=self.seed,
                 device=self.device,
                 partners=experiment.method_class.needs_partners,
                 size=self.size,
-                channels_last=self.training.channels_last,
             )
             self.steps = self.batches.steps * self.training.epochs
             self.method = experiment.method_class(settings.method, self.student, teacher, self.task, self._facts())
@@ -105,12 +107,7 @@ class Trainer:
             self.student.compile()
 
     def _build_student(self) -> nn.Module:
-        student = models.build(
-            self.experiment.student,
-            outputs=self.task.outputs(self.data),
-            channels=self.data.channels,
-            size=self.data.size,
-        ).to(self.device)
+        student = self.task.build(self.experiment.student, self.data).to(self.device)
         return student.to(memory_format=torch.channels_last) if self.training.channels_last else student
 
     def _facts(self) -> Facts:
@@ -131,11 +128,13 @@ class Trainer:
         with seeded(torch_seed(self.seed, "epoch", number), self.device):
             metrics = self._train(number)
         value, validation = self.validate()
+        shown = number + 1 in shown_epochs(self.experiment.search, self.training.epochs)
         report = Report(
             epoch=number + 1,
             value=value,
             metrics={**metrics, **validation},
             seconds=time.perf_counter() - started,
+            panels=self.panels(self.average.module if self.average else self.student) if shown else {},
         )
         self.history.append(report)
         self.optimizer.epoch_ended(value if self.task.mode == "max" else -value)
@@ -191,6 +190,13 @@ class Trainer:
             self._keep_if_best(score, self.epochs_done + 1, weights, measured, module)
         return score, metrics
 
+    def panels(self, module: nn.Module) -> Panels:
+        """The task's pictures of what a student makes of a few validation images, beside its teacher's."""
+        teacher = None
+        if self.experiment.method_class.needs_teacher:
+            teacher = partial(_taught, self.method.teacher, self.data, self.size)
+        return self.task.panels(predictor(module, self.data, self.size), self.data, self.device, teacher)
+
     def _keep_if_best(
         self, value: float, epoch: int, weights: str, metrics: dict[str, float], module: nn.Module
     ) -> None:
@@ -217,7 +223,7 @@ class Trainer:
         return {
             "hyperparameters": self.hyperparameters,
             "seed": self.seed,
-            "history": [asdict(report) for report in self.history],
+            "history": [asdict(replace(report, panels={})) for report in self.history],
             "method": self.method.state_dict(),
             "average": self.average.module.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
@@ -258,8 +264,8 @@ class Trainer:
         return save({name: tensor.contiguous().cpu() for name, tensor in self.best.state.items()})
 
 
-def predictor(module: nn.Module, data: DataSet, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """uint8 images [B, C, H, W] → outputs of the module in eval mode, without gradient."""
+def predictor(module: nn.Module, data: DataSet, size: tuple[int, int] | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """uint8 images [B, C, H, W], resized to `size` (None: as they are) → outputs of the module in eval mode."""
 
     @torch.no_grad()
     def predict(images: torch.Tensor) -> torch.Tensor:
@@ -268,6 +274,12 @@ def predictor(module: nn.Module, data: DataSet, size: tuple[int, int]) -> Callab
 
     module.eval()
     return predict
+
+
+@torch.no_grad()
+def _taught(teacher: Teacher, data: DataSet, size: tuple[int, int] | None, images: torch.Tensor) -> torch.Tensor:
+    """What the teacher makes of uint8 images."""
+    return teacher(preprocess(images, data.mean, data.std, size))
 
 
 def default_device() -> torch.device:

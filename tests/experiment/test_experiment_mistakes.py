@@ -27,12 +27,16 @@ def complaint(overrides: dict[str, Any], space: str = "kd") -> str:
     ("key", "value", "sentence"),
     [
         # Names
-        ("method", "lskd", "unknown method 'lskd'; did you mean 'lsskd'? (valid: ce, ips, kd, lsskd)"),
+        (
+            "method",
+            "lskd",
+            "unknown method 'lskd'; did you mean 'lsskd'? (valid: ce, edge_kd, ips, kd, lsskd, sr_kd, supervised)",
+        ),
         ("method", 3, "method = 3: must be text; put it in quotes"),
         ("method", None, "method is missing; there is no default for method"),
         ("task", "clasification", "unknown task 'clasification'; did you mean 'classification'?"),
         ("serach", {}, "unknown key in the experiment 'serach'; did you mean 'search'? (valid: augmentation, data,"),
-        ("data.label_nois", 0.1, "unknown key in data 'label_nois'; did you mean 'label_noise'? (valid: image_size"),
+        ("data.label_nois", 0.1, "unknown key in data 'label_nois'; did you mean 'label_noise'? (valid: blur"),
         ("space.temprature", 4, "unknown hyperparameter of method 'kd' 'temprature'; did you mean 'temperature'?"),
         ("space.temperature.hihg", 4, "unknown key in space.temperature 'hihg'; did you mean 'high'? (valid: high,"),
         (
@@ -225,7 +229,9 @@ def test_a_method_is_for_its_tasks(tmp_path: Path) -> None:
     (tmp_path / "dense.py").write_text(DENSE)
     name = f"{tmp_path / 'dense.py'}:Dense"
     with pytest.raises(UserError, match=r"task = 'classification': method '.*:Dense' is for segmentation, detection$"):
-        Experiment(method=name, teacher="resnet20")
+        Experiment(method=name, task="classification", teacher="resnet20")
+    assert Experiment(method=name, teacher="unet").task == "segmentation"
+    assert Experiment(method=name, teacher="unet").data.name == "scenes"
 
 
 def test_a_phase_searches_what_is_searched() -> None:
@@ -282,7 +288,8 @@ def test_the_grace_period_of_no_scheduler_does_not_matter() -> None:
     [
         (
             "kdd",
-            r"^unknown method 'kdd'; did you mean 'kd'\? \(valid: ce, ips, kd, lsskd\) or the path of a space in YAML$",
+            r"^unknown method 'kdd'; did you mean 'kd'\? \(valid: ce, edge_kd, ips, kd, lsskd, sr_kd, supervised\) "
+            r"or the path of a space in YAML$",
         ),
         ("", r"^unknown method ''"),
         ("nosuch.yaml", r"^'nosuch\.yaml' is no file; give a method's name or the path of a space in YAML$"),

@@ -20,7 +20,7 @@ LAYERS = (
     {"settings", "objective"},
     {"data", "models", "results"},
     {"tasks", "methods"},
-    {"space", "spaces", "experiment"},
+    {"space", "spaces", "consent", "experiment", "chain"},
     {"training"},
     {"tuning"},
     {"cli", "__init__", "__main__"},
@@ -30,7 +30,9 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Importing it costs no more than itself, and every layer may.
 VERSION = ("kdsearch", "__version__")
 
-COMMANDS = ("search", "train", "resume", "evaluate", "export", "best", "status", "ls", "methods")
+COMMANDS = (
+    "search", "chain", "resume", "confirm", "ls", "status", "best", "export", "report", "train", "evaluate", "methods",
+)  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

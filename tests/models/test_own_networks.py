@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdsearch import models
+from kdsearch.errors import InvalidSetting
 from kdsearch.models.own.residual import PreactivationBlock
 from kdsearch.settings import NetworkSettings
 
@@ -99,6 +100,14 @@ def test_the_same_seed_builds_the_same_network_in_another_process_without_timm_a
     stages = models.find_stages(network, images)
     mine = [network(images).double().sum().item().hex(), models.Taps(network, stages)(images)[1][0].sum().item().hex()]
     assert mine == done.stdout.split()
+
+
+def test_a_width_scales_the_channels_of_every_group():
+    # By hand, for 8, 8, 16 and 32 channels: stem 88, groups 1,184 + 3,680 + 14,528, classifier 330.
+    half = build("resnet8", outputs=10, channels=1, size=(8, 8), arguments={"width": 0.5})
+    assert models.count_parameters(half) == 88 + 1_184 + 3_680 + 14_528 + 330
+    with pytest.raises(InvalidSetting, match=r"width = 0.0: is a factor"):
+        build("resnet8", arguments={"width": 0.0})
 
 
 def test_building_consumes_no_randomness_beside_the_initialisation():
