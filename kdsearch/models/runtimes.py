@@ -66,7 +66,7 @@ def _write_torch_export(network: nn.Module, example: torch.Tensor, path: Path) -
 
 def _write_onnx(network: nn.Module, example: torch.Tensor, path: Path) -> Answer:
     try:
-        import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+        import onnxruntime
         import onnxscript  # type: ignore[import-not-found, unused-ignore]  # noqa: F401  what torch.onnx writes with
     except ImportError as error:
         raise UserError(f"the format onnx needs {error.name}: pip install onnx onnxscript onnxruntime") from None
