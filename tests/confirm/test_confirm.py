@@ -175,6 +175,7 @@ def test_the_confirmed_student_is_what_a_training_alone_makes_of_its_setting_and
     assert all((kept[name] == tensor).all() for name, tensor in trainer.best.state.items())
 
 
+@pytest.mark.slow
 def test_ended_at_any_point_and_gone_on_with_it_equals_one_that_was_not(
     searched: Path, confirmed: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
 
 
+@pytest.mark.slow
 def test_a_search_on_drawn_scenes_leaves_a_student_that_reproduces_its_precision(cli: Cli, tmp_path: Path) -> None:
     """The built-in search, cut down: two trials of two epochs on 64 scenes."""
     searched = cli(

@@ -105,6 +105,7 @@ def test_a_student_learns_to_see_edges(drawn: DataSet) -> None:
     assert min(found["ods"], found["ois"]) > 0.8
 
 
+@pytest.mark.slow
 def test_a_search_leaves_a_student_that_reproduces_its_measures(cli: Cli, tmp_path: Path) -> None:
     changes = {
         "data.samples": 16,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BEST = ("metrics.json", "student.safetensors", "hyperparameters.yaml")
 
 
+@pytest.mark.slow
 def test_a_search_on_drawn_scenes_leaves_a_student_that_reproduces_its_miou(cli: Cli, tmp_path: Path) -> None:
     """The command of the README, cut down."""
     searched = cli(

@@ -84,6 +84,7 @@ def test_a_picture_of_unknown_depth_is_refused(refused: Callable[..., str], tmp_
     assert "deep.tif has 32 bits a pixel (mode I) of unknown range: save it with 8 or 16 bits" in said
 
 
+@pytest.mark.slow
 def test_the_first_search_leaves_a_student_that_reproduces_its_psnr_and_pictures(cli: Cli, tmp_path: Path) -> None:
     searched = cli("search", "sr_kd", "--trials", "3", "--name", "run", *SMALL, cwd=tmp_path)
     assert searched.returncode == 0, searched.stderr
