@@ -45,7 +45,8 @@ def test_a_search_on_voc_trains_torchvisions_ssdlite(cli: Cli, voc: VOCTree, tmp
     searched = cli(
         "search", "ips", "--task", "detection", "--data", "voc2007", "--data-root", str(voc.root),
         "--student", "torchvision:ssdlite320_mobilenet_v3_large", "--trials", "1", "--max-epochs", "1",
-        "--set", "data.image_size=96", "--set", "training.batch_size=4", "--name", "run", cwd=tmp_path,
+        "--set", "data.image_size=96", "--set", "training.batch_size=4", "--set", "search.grace_period=1",
+        "--name", "run", cwd=tmp_path,
     )  # fmt: skip
     assert searched.returncode == 0, searched.stderr
     facts = json.loads((tmp_path / "runs" / "run" / "best" / "metrics.json").read_text())
