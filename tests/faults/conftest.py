@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A local Ray with two CPUs; its address."""
     driver.ship()
@@ -30,7 +30,7 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing befell."""
     storage = tmp_path_factory.mktemp("whole")
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return storage / "run"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def expected(whole: Path) -> list[tuple[Any, ...]]:
     """What every search that something befell must find in the end."""
     return harness.found(whole)

@@ -154,7 +154,7 @@ def test_the_photographs_need_no_download_and_are_apart() -> None:
     assert [len(part) for part in (data.train, data.validation, data.test)] == [8, 2, 2]
     names = [*photographs.TRAIN, *photographs.VALIDATION, *photographs.TEST]
     assert len(set(names)) == len(names)
-    assert data.size == (24, 24)
+    assert data.size == (16, 16), "patches of 64 pixels, four times smaller"
     coffee = data.test.pair(0)[1]  # type: ignore[attr-defined]
     import skimage.data
 

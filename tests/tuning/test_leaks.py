@@ -73,6 +73,7 @@ class Recorder:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_thousand_reused_trials_leave_nothing_behind(tmp_path: Path) -> None:
     import sys
 
