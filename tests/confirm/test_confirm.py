@@ -390,7 +390,15 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: 
     text = (folder / "experiment.yaml").read_text().replace("epochs: 2", "epochs: 40")
     (folder / "experiment.yaml").write_text(text)
     command = [str(Path(sys.executable).with_name("kdsearch")), "confirm", "run", "--top", "1", "--seeds", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background of a shell are deaf to it, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 200
     while not list((folder / FOLDER).rglob("last.ckpt")):
         assert time.monotonic() < deadline
