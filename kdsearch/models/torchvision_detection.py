@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from kdsearch.errors import BadWeights, InvalidSetting, UnknownName, UserError
 from kdsearch.models.multibox import BESIDE_CLASSES, MultiboxDetector
 from kdsearch.models.names import TORCHVISION
 from kdsearch.models.stem import first_convolution, reshape
-from kdsearch.models.weights import fit
+from kdsearch.models.weights import fit, read_published
 
 if TYPE_CHECKING:
     from kdsearch.models.sources import Normalisation
@@ -78,17 +77,7 @@ class DetectionSource:
 
     def _published(self) -> dict[str, torch.Tensor]:
         weights: Any = detection.__dict__[NETWORKS[self.name]].DEFAULT
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        if not path.is_file():
-            raise BadWeights(
-                f"the pretrained weights of {TORCHVISION}{self.name} are not on this machine: put {path.name} into "
-                f"{str(path.parent)!r}, or name a file of your own"
-            )
-        try:
-            state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file can make the reader raise nearly anything
-            raise BadWeights(f"{str(path)!r} is damaged, or holds more than tensors: remove or replace it") from error
-        return state
+        return read_published(weights.url, f"{TORCHVISION}{self.name}")
 
 
 def _refusal(name: str) -> UserError:

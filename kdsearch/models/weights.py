@@ -53,6 +53,24 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     return _without_prefixes(_state_dict(content, path))
 
 
+def read_published(url: str, network: str) -> dict[str, torch.Tensor]:
+    """The state dict that is published at `url`, from where torch keeps its downloads; nothing is downloaded.
+
+    Raises BadWeights, naming `network`, when it is not there or damaged.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not path.is_file():
+        raise BadWeights(
+            f"the pretrained weights of {network} are not on this machine: put {path.name} into "
+            f"{str(path.parent)!r}, or name a file of your own"
+        )
+    try:
+        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader raise nearly anything
+        raise BadWeights(f"{str(path)!r} is damaged, or holds more than tensors: remove or replace it") from error
+    return state
+
+
 def fit(module: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
     """Load a state dict strictly. Raises BadWeights, naming tensors, where it does not fit; nothing is loaded then."""
     own = module.state_dict()
