@@ -88,7 +88,9 @@ def test_the_control_and_the_export_are_the_plain_student(
     made.experiment.resolve(made.experiment.control())
     made.epoch()
     plain = made._build_student()
-    plain.load_state_dict(load(made.student_bytes()), strict=True)
+    exported = load(made.student_bytes())
+    plain.load_state_dict(exported, strict=True)
+    assert equal(exported, dict(plain.state_dict()))
 
 
 @every_case
