@@ -2,7 +2,7 @@
 
     data = load(DataSettings(name="digits"))
     augmentation = resolve(AugmentationSettings(cutmix=0.5), data.augmentation)
-    batches = Batches(data, 64, augmentation, seed=0, device=device, partners=False, size=data.size)
+    batches = Batches(data, Batching(64, augmentation, seed=0, device=device))
 
 `Batches` is in `kdsearch.data.batches`, evaluation in `kdsearch.data.splits`.
 
@@ -13,8 +13,8 @@ this package imports neither torch nor any data set.
 
 from __future__ import annotations
 
-from kdsearch.data.base import Batch, DataSet, Facts, Split
+from kdsearch.data.base import Batch, Batching, DataSet, Facts, Split
 from kdsearch.data.finding import names
 from kdsearch.data.loading import facts, load, resolve
 
-__all__ = ["Batch", "DataSet", "Facts", "Split", "facts", "load", "names", "resolve"]
+__all__ = ["Batch", "Batching", "DataSet", "Facts", "Split", "facts", "load", "names", "resolve"]

@@ -84,11 +84,37 @@ class Batch:
     """The partners' own truth, of dense tasks; a partner in classification has the image's label."""
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How the training part becomes batches. The augmentation is resolved: no field that the task uses is at None."""
+
+    batch_size: int
+    """Samples a batch; an incomplete last one is dropped unless there is no other."""
+    augmentation: AugmentationSettings
+    seed: int
+    """Of the order, the partners, the augmentation and the generators that the batches bring."""
+    device: torch.device
+    """Where the batches lie; a split that fits is copied there once."""
+    partners: bool = False
+    """Bring with every image another one of its class, or of its dominant class."""
+    size: tuple[int, int] | None = None
+    """Height and width of the network's input; None: as the images are."""
+    channels_last: bool = False
+    """Lay the images out in that memory format."""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        import torch
+
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
 class TrainingBatches(Protocol):
     """The training part as augmented batches: a function of the seed and the epoch alone."""
 
     steps: int
     """Batches an epoch."""
+    batch_size: int
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`, from 0."""

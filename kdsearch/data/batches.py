@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import DataSet
+    from kdsearch.data.base import Batching, DataSet
     from kdsearch.settings import AugmentationSettings
 
 __all__ = ["Batches", "preprocess"]
@@ -30,15 +30,7 @@ __all__ = ["Batches", "preprocess"]
 class Batches:
     """The training part of a data set as augmented, normalised batches on a device.
 
-    Args:
-        data: the data set.
-        batch_size: samples per batch; the incomplete last batch is dropped unless there is no other.
-        augmentation: resolved (`kdsearch.data.resolve`): no field at None. Pixels are those of the data set's images.
-        seed: of order, partners, augmentation and of the batches' generators.
-        device: where the batches lie. A split that fits is copied there once.
-        partners: bring with every image another one of its class.
-        size: height and width of the network's input.
-        channels_last: lay the images out in that memory format.
+    Pixels in the augmentation (`kdsearch.data.resolve`) are those of the data set's images.
 
     An image is cropped and flipped, jittered, resized, normalised, cut out, then mixed. Image and partner are augmented
     by themselves; mixed, they share λ and box, and the partner is mixed with the partner of the image's mixing partner.
@@ -51,30 +43,25 @@ class Batches:
     def __init__(
         self,
         data: DataSet,
-        batch_size: int,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int],
-        channels_last: bool = False,
+        batching: Batching,
     ) -> None:
+        augmentation, size, device = batching.augmentation, batching.size or data.size, batching.device
         _check(augmentation, data)
-        self.batch_size = min(batch_size, len(data.train))
+        self.batch_size = min(batching.batch_size, len(data.train))
         self.steps = len(data.train) // self.batch_size
         self._data = data
         self._split = resident(data.train, device)
         self._augmentation = augmentation
         self._cutout = round((augmentation.cutout or 0) * min(size) / min(data.size))
         self._mixes = augmentation.cutmix + augmentation.mixup > 0
-        self._seed = seed
+        self._seed = batching.seed
         self._device = device
         self._size = size
-        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._memory_format = batching.memory_format
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device) for values in (data.mean, data.std)
         )
-        self._partners = Partners(data.train.targets.numpy()) if partners else None
+        self._partners = Partners(data.train.targets.numpy()) if batching.partners else None
         self._targets = data.train.targets.to(device)
         self._one_hot = torch.eye(len(data.classes), device=device)
         if self._partners is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from kdsearch.errors import UserError
+from kdsearch.data.reading import read_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,37 +90,18 @@ class StreamedSplit:
 
     def fetch(self, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Images, uint8 [b, C, H, W], for each int64 [b] of indices, in order. Raises BadData naming an image."""
-        loader = torch.utils.data.DataLoader(
-            _Reader(self),
-            sampler=(index.cpu().numpy() for index in batches),
-            batch_size=None,  # each item of the sampler is a whole batch already
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else it would draw from the global one and change what a student draws
-        )
-        for images in loader:
-            if isinstance(images, UserError):
-                raise images
-            yield images
+        read = partial(_read, self.pictures, self.rows, self.shape)
+        return read_batches(read, (index.cpu().numpy() for index in batches), self.workers)
 
 
-class _Reader(torch.utils.data.Dataset[Any]):
-    """Indices [b] → images [b, C, H, W], or the error of the first that cannot be read.
-
-    The error is handed over as a value: raised in a loader process it would come back as a traceback.
-    """
-
-    def __init__(self, split: StreamedSplit) -> None:
-        self.pictures, self.rows, self.shape = split.pictures, split.rows, split.shape
-
-    def __getitem__(self, index: NDArray[np.int64]) -> torch.Tensor | UserError:
-        images = np.empty((len(index), *self.shape), dtype=np.uint8)
-        try:
-            for place, row in enumerate(self.rows[index]):
-                images[place] = self.pictures.read(int(row), self.shape)
-        except UserError as error:
-            return error
-        return torch.from_numpy(images)
+def _read(
+    pictures: Pictures, rows: NDArray[np.int64], shape: tuple[int, int, int], index: NDArray[np.int64]
+) -> torch.Tensor:
+    """Indices [b] → images [b, C, H, W]."""
+    images = np.empty((len(index), *shape), dtype=np.uint8)
+    for place, row in enumerate(rows[index]):
+        images[place] = pictures.read(int(row), shape)
+    return torch.from_numpy(images)
 
 
 def read_all(pictures: Pictures, rows: NDArray[np.int64], shape: tuple[int, int, int]) -> NDArray[np.uint8]:

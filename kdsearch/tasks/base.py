@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from kdsearch.data.base import Batch, DataSet, Split, TrainingBatches
+    from kdsearch.data.base import Batch, Batching, DataSet, Split, TrainingBatches
     from kdsearch.objective import Panels as Panels
-    from kdsearch.settings import AugmentationSettings, NetworkSettings, TrainingSettings
+    from kdsearch.settings import NetworkSettings
 
     Predict = Callable[[torch.Tensor], torch.Tensor]
 
@@ -69,18 +69,8 @@ class Task(ABC):
         """Shape of the output for one image of `data.size`; None where any length will do."""
 
     @abstractmethod
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> TrainingBatches:
-        """The training part, `augmentation` being resolved. Raises InvalidSetting for what these images cannot have."""
+    def batches(self, data: DataSet, batching: Batching) -> TrainingBatches:
+        """The training part as batches. Raises InvalidSetting for an augmentation that these images cannot have."""
 
     @abstractmethod
     def evaluate(self, predict: Predict, split: Split, device: torch.device) -> dict[str, float]:

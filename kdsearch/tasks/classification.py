@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdsearch.data.base import Batch, DataSet, Split
-    from kdsearch.settings import AugmentationSettings, NetworkSettings, TrainingSettings
+    from kdsearch.data.base import Batch, Batching, DataSet, Split
+    from kdsearch.settings import NetworkSettings
     from kdsearch.tasks.base import Predict
 
 BATCH = 256
@@ -54,28 +54,9 @@ class Classification(Task):
         """That of the images, or larger where they would vanish in the network."""
         return models.resolve_size(module, network, data.channels, data.size)
 
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> Batches:
+    def batches(self, data: DataSet, batching: Batching) -> Batches:
         """Images with a distribution over the classes each."""
-        return Batches(
-            data,
-            batch_size=training.batch_size,
-            augmentation=augmentation,
-            seed=seed,
-            device=device,
-            partners=partners,
-            size=size or data.size,
-            channels_last=training.channels_last,
-        )
+        return Batches(data, batching)
 
     def swap(self, batch: Batch, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The label, which both images of a pair have."""

@@ -10,9 +10,8 @@ import torch
 
 from kdsearch.data.dense.batches import DenseBatches
 from kdsearch.data.dense.moves import move_boxes
-from kdsearch.data.dense.splits import DenseSplit, dense_batches
+from kdsearch.data.dense.splits import DenseSplit, dense_batches, refuse_without
 from kdsearch.data.splits import evenly_spaced
-from kdsearch.errors import BadData
 from kdsearch.models.multibox import BESIDE_CLASSES, take_apart
 from kdsearch.tasks.average_precision import average_precision, mean_or_zero
 from kdsearch.tasks.base import Evidence, Task
@@ -22,8 +21,7 @@ from kdsearch.tasks.boxes import Found, Sums, area, detect, matched_classes, mul
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import Batch, DataSet, Split
-    from kdsearch.settings import AugmentationSettings, TrainingSettings
+    from kdsearch.data.base import Batch, Batching, DataSet, Split
     from kdsearch.tasks.base import Panels, Predict
 
 BATCH = 64
@@ -48,7 +46,7 @@ class Detection(Task):
     student = "ssd"
     # With so few images a detector learns by its number of steps: batches of 64 find half as much in as many epochs.
     training = {"batch_size": 16, "epochs": 18}
-    search = {"trials": 24, "grace_period": 2}
+    search = {"trials": 16, "grace_period": 2}
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The multibox loss of outputs [B, K + 9, A] and truths [B, M, 5], a mean over the matched anchors."""
@@ -62,30 +60,10 @@ class Detection(Task):
         """(K + 9, A), with any number of anchors."""
         return (self.outputs(data), None)
 
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> DenseBatches:
+    def batches(self, data: DataSet, batching: Batching) -> DenseBatches:
         """Images with their boxes, which move along. Raises BadData where no training image has an object."""
-        if not _has_objects(_dense(data.train)):
-            raise BadData(f"no training image of {data.name!r} has an object: there is nothing to learn to find")
-        return DenseBatches(
-            data,
-            move=partial(move_boxes, size=data.size),
-            batch_size=training.batch_size,
-            augmentation=augmentation,
-            seed=seed,
-            device=device,
-            partners=partners,
-            channels_last=training.channels_last,
-        )
+        refuse_without(data, lambda boxes: boxes[..., 4] >= 0, "an object")
+        return DenseBatches(data, partial(move_boxes, size=data.size), batching)
 
     def logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """[B, K + 1, A], the background first."""
@@ -184,12 +162,6 @@ def _look(predict: Predict, split: Split, device: torch.device) -> _Seen:
 def _dense(split: Split) -> DenseSplit:
     assert isinstance(split, DenseSplit), "detection needs a split with boxes"
     return split
-
-
-def _has_objects(split: DenseSplit) -> bool:
-    """Whether any image has one; the first batch nearly always answers it."""
-    batches = torch.split(torch.arange(len(split)), BATCH)
-    return any(bool((truth[..., 4] >= 0).any()) for _, truth in split.fetch_pairs(batches))
 
 
 def _mean(sums: Sums) -> torch.Tensor:

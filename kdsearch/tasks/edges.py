@@ -11,9 +11,8 @@ from kdsearch.data.dense.batches import DenseBatches
 from kdsearch.data.dense.edge_maps import counted, marked, unpack
 from kdsearch.data.dense.moves import move_map
 from kdsearch.data.dense.source import OUTSIDE_EDGES
-from kdsearch.data.dense.splits import DenseSplit, dense_batches
+from kdsearch.data.dense.splits import DenseSplit, dense_batches, refuse_without
 from kdsearch.data.splits import evenly_spaced
-from kdsearch.errors import BadData
 from kdsearch.tasks.base import Task
 from kdsearch.tasks.boundaries import count, f_measures
 
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import DataSet, Split
+    from kdsearch.data.base import Batching, DataSet, Split
     from kdsearch.data.draws import ViewDraws
-    from kdsearch.settings import AugmentationSettings, TrainingSettings
     from kdsearch.tasks.base import Panels, Predict
 
 BATCH = 32
@@ -61,32 +59,13 @@ class Edges(Task):
         """(1, H, W)."""
         return (1, *data.size)
 
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> DenseBatches:
-        """Images with the bits of their edges; what comes in at the border of a crop does not count."""
-        if len(data.train) < 2:
-            raise BadData(
-                f"{data.name!r} has one training image: networks that normalise over a batch need at least two"
-            )
-        return DenseBatches(
-            data,
-            move=_move,
-            batch_size=training.batch_size,
-            augmentation=augmentation,
-            seed=seed,
-            device=device,
-            partners=partners,
-            channels_last=training.channels_last,
-        )
+    def batches(self, data: DataSet, batching: Batching) -> DenseBatches:
+        """Images with the bits of their edges; what comes in at the border of a crop does not count.
+
+        Raises BadData where no training image has an edge.
+        """
+        refuse_without(data, marked, "an edge")
+        return DenseBatches(data, _move, batching)
 
     @torch.no_grad()
     def evaluate(self, predict: Predict, split: Split, device: torch.device) -> dict[str, float]:

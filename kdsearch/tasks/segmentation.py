@@ -11,17 +11,15 @@ from torch.nn import functional
 from kdsearch.data.dense.batches import DenseBatches
 from kdsearch.data.dense.moves import move_map
 from kdsearch.data.dense.source import OUTSIDE_MASK
-from kdsearch.data.dense.splits import DenseSplit, dense_batches
+from kdsearch.data.dense.splits import DenseSplit, dense_batches, refuse_without
 from kdsearch.data.splits import evenly_spaced
-from kdsearch.errors import BadData
 from kdsearch.tasks.base import Evidence, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import Batch, DataSet, Split
+    from kdsearch.data.base import Batch, Batching, DataSet, Split
     from kdsearch.data.draws import ViewDraws
-    from kdsearch.settings import AugmentationSettings, TrainingSettings
     from kdsearch.tasks.base import Panels, Predict
 
 BATCH = 32
@@ -68,32 +66,13 @@ class Segmentation(Task):
         """(K, H, W)."""
         return (self.outputs(data), *data.size)
 
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> DenseBatches:
-        """Images with the class of every pixel; what comes in at the border of a crop does not count."""
-        if len(data.train) < 2:
-            raise BadData(
-                f"{data.name!r} has one training image: networks that normalise over a batch need at least two"
-            )
-        return DenseBatches(
-            data,
-            move=_move,
-            batch_size=training.batch_size,
-            augmentation=augmentation,
-            seed=seed,
-            device=device,
-            partners=partners,
-            channels_last=training.channels_last,
-        )
+    def batches(self, data: DataSet, batching: Batching) -> DenseBatches:
+        """Images with the class of every pixel; what comes in at the border of a crop does not count.
+
+        Raises BadData where no pixel of the training images counts.
+        """
+        refuse_without(data, lambda masks: masks != OUTSIDE_MASK, "a pixel that counts")
+        return DenseBatches(data, _move, batching)
 
     def swap(self, batch: Batch, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The masks, exchanged with the pixels: each pixel keeps its label in whichever view it comes to lie."""

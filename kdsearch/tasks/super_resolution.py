@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdsearch.data.base import DataSet, Split
-    from kdsearch.settings import AugmentationSettings, NetworkSettings, TrainingSettings
+    from kdsearch.data.base import Batching, DataSet, Split
+    from kdsearch.settings import NetworkSettings
     from kdsearch.tasks.base import Panels, Predict
 
 SHOWN = 4
@@ -54,20 +54,10 @@ class SuperResolution(Task):
         """Pictures are never resized: what a resizing invents or loses is what the task is about."""
         return
 
-    def batches(
-        self,
-        data: DataSet,
-        *,
-        training: TrainingSettings,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        size: tuple[int, int] | None,
-    ) -> PatchBatches:
+    def batches(self, data: DataSet, batching: Batching) -> PatchBatches:
         """Pairs of patches: images [B, 3, h, w] and targets [B, 3, scale·h, scale·w], both in [0, 1]."""
-        assert not partners, "a patch has no class, and so no partner"
-        return PatchBatches(data, training.batch_size, augmentation, seed, device, training.channels_last)
+        assert not batching.partners, "a patch has no class, and so no partner"
+        return PatchBatches(data, batching)
 
     def evaluate(self, predict: Predict, split: Split, device: torch.device) -> dict[str, float]:
         """`psnr` in dB and `ssim` of luma without a border of `scale` pixels, `loss`; means over whole pictures."""

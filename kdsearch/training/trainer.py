@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from kdsearch import data as data_sets
 from kdsearch import files, tasks
+from kdsearch.data.base import Batching
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.randomness import torch_seed
 from kdsearch.errors import Diverged
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kdsearch.experiment import Experiment, Hyperparameters
     from kdsearch.methods.base import Teacher
     from kdsearch.objective import Panels
+    from kdsearch.settings import AugmentationSettings
 
 CHECKPOINT = "last.ckpt"
 
@@ -89,15 +91,7 @@ class Trainer:
         with seeded(torch_seed(self.seed, "build"), self.device):
             self.student = self._build_student()
             self.size = self.task.input_size(self.student, experiment.student, self.data)
-            self.batches = self.task.batches(
-                self.data,
-                training=self.training,
-                augmentation=data_sets.resolve(settings.augmentation, self.data.augmentation),
-                seed=self.seed,
-                device=self.device,
-                partners=experiment.method_class.needs_partners,
-                size=self.size,
-            )
+            self.batches = self.task.batches(self.data, self._batching(settings.augmentation))
             self.steps = self.batches.steps * self.training.epochs
             self.method = experiment.method_class(settings.method, self.student, teacher, self.task, self._facts())
             self.method.to(self.device)
@@ -105,6 +99,17 @@ class Trainer:
         self.optimizer = Optimizer(self.method, self.training, self.device)
         if self.training.compile:
             self.student.compile()
+
+    def _batching(self, augmentation: AugmentationSettings) -> Batching:
+        return Batching(
+            batch_size=self.training.batch_size,
+            augmentation=data_sets.resolve(augmentation, self.data.augmentation),
+            seed=self.seed,
+            device=self.device,
+            partners=self.experiment.method_class.needs_partners,
+            size=self.size,
+            channels_last=self.training.channels_last,
+        )
 
     def _build_student(self) -> nn.Module:
         student = self.task.build(self.experiment.student, self.data).to(self.device)

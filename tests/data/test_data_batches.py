@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from kdsearch.data import Batch, DataSet
+from kdsearch.data import Batch, Batching, DataSet
 from kdsearch.data.batches import Batches, preprocess
 from kdsearch.data.partners import Partners
 from kdsearch.data.randomness import stream
@@ -37,8 +37,8 @@ def numbered(make_data: MakeData, classes: list[int], side: int = 6, channels: i
 def batches(
     data: DataSet, batch_size: int = 8, augmentation: AugmentationSettings = NOTHING, **changes: Any
 ) -> Batches:
-    arguments: dict[str, Any] = {"seed": 0, "device": CPU, "partners": False, "size": data.size, **changes}
-    return Batches(data, batch_size, augmentation, **arguments)
+    arguments: dict[str, Any] = {"seed": 0, "device": CPU, **changes}
+    return Batches(data, Batching(batch_size, augmentation, **arguments))
 
 
 def numbers(images: torch.Tensor) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdsearch.data import DataSet, load, resolve
+from kdsearch.data import Batching, DataSet, load, resolve
 from kdsearch.data.batches import Batches
 from kdsearch.data.splits import MemorySplit, StreamedSplit, evaluation_batches, resident
 from kdsearch.errors import BadData
@@ -40,9 +41,8 @@ def test_a_pickled_split_shares_its_memory_and_may_be_read_only() -> None:
     starts = {np.frombuffer(view, np.uint8).__array_interface__["data"][0] for view in read_only}
     assert again.train.images.data_ptr() in starts
     # Nothing that training and evaluation do needs to write there.
-    batches = Batches(
-        again, 32, resolve(AugmentationSettings(crop=1, cutout=2), data.augmentation), 0, CPU, True, (8, 8)
-    )
+    augmentation = resolve(AugmentationSettings(crop=1, cutout=2), data.augmentation)
+    batches = Batches(again, Batching(32, augmentation, seed=0, device=CPU, partners=True))
     assert sum(len(batch.images) for batch in batches.epoch(0)) == 33 * 32
 
 
@@ -70,7 +70,8 @@ def test_a_streamed_epoch_equals_the_same_epoch_in_memory(tree: Path, workers: i
     assert isinstance(flowing.train, StreamedSplit)
     assert (held.mean, held.std, held.size) == (flowing.mean, flowing.std, flowing.size)
     augmentation = resolve(AugmentationSettings(cutmix=0.5, color_jitter=0.3), held.augmentation)
-    one, other = (list(Batches(data, 4, augmentation, 5, CPU, True, (10, 10)).epoch(3)) for data in (held, flowing))
+    batching = Batching(4, augmentation, seed=5, device=CPU, partners=True, size=(10, 10))
+    one, other = (list(Batches(data, batching).epoch(3)) for data in (held, flowing))
     assert len(one) == len(other) == 4
     for batch, same in zip(one, other, strict=True):
         assert torch.equal(batch.images, same.images)
@@ -135,7 +136,8 @@ def test_batches_on_a_gpu_never_wait_for_it_and_equal_those_on_a_cpu(make_data: 
     random = np.random.default_rng(0)
     data = make_data(random.integers(0, 256, (64, 3, 32, 32)), np.arange(64) % 5)
     augmentation = AugmentationSettings(crop=4, flip=True, color_jitter=0.3, cutout=8, cutmix=0.4, mixup=0.4)
-    there = Batches(data, 16, augmentation, 0, torch.device("cuda"), True, (40, 40))
+    host = Batching(16, augmentation, seed=0, device=CPU, partners=True, size=(40, 40))
+    there = Batches(data, replace(host, device=torch.device("cuda")))
     list(there.epoch(0))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -145,6 +147,6 @@ def test_batches_on_a_gpu_never_wait_for_it_and_equal_those_on_a_cpu(make_data: 
         seen += list(epoch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for batch, same in zip(seen, Batches(data, 16, augmentation, 0, CPU, True, (40, 40)).epoch(1), strict=True):
+    for batch, same in zip(seen, Batches(data, host).epoch(1), strict=True):
         torch.testing.assert_close(batch.images.cpu(), same.images, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(batch.targets.cpu(), same.targets)

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from kdsearch import data as data_sets
+from kdsearch.data import Batching
 from kdsearch.data.base import Batch, DataSet
 from kdsearch.data.dense.batches import DenseBatches
 from kdsearch.data.dense.loading import dense_dataset
 from kdsearch.data.dense.moves import move_boxes, move_map
 from kdsearch.data.dense.own import dominant_of_boxes, dominant_of_masks, padded_boxes
 from kdsearch.data.dense.source import NO_BOX, OUTSIDE_MASK, DensePart, DenseSource
-from kdsearch.data.dense.splits import DenseMemorySplit, DenseStreamedSplit, dense_batches
+from kdsearch.data.dense.splits import DenseMemorySplit, DenseStreamedSplit, dense_batches, hold
 from kdsearch.errors import BadData, InvalidSetting
 from kdsearch.settings import AugmentationSettings, DataSettings
 
@@ -43,7 +44,7 @@ def segmentation(settings: DataSettings | None = None) -> DataSet:
 def batches(data: DataSet, seed: int = 0, partners: bool = False, **augmentation: Any) -> DenseBatches:
     resolved = data_sets.resolve(AugmentationSettings(**augmentation), data.augmentation)
     move = partial(move_map, outside=OUTSIDE_MASK)
-    return DenseBatches(data, move=move, batch_size=4, augmentation=resolved, seed=seed, device=CPU, partners=partners)
+    return DenseBatches(data, move, Batching(4, resolved, seed, CPU, partners))
 
 
 def red(batch_images: torch.Tensor, data: DataSet) -> torch.Tensor:
@@ -116,9 +117,23 @@ def test_a_split_travels_without_being_copied() -> None:
 
 
 def test_the_whole_split_comes_once_and_in_order() -> None:
-    data = segmentation()
-    truths = torch.cat([truth for _, truth in dense_batches(data.validation, 3, CPU)])  # type: ignore[arg-type]
-    assert torch.equal(truths, data.validation.truths)  # type: ignore[attr-defined]
+    split = segmentation().validation
+    assert isinstance(split, DenseMemorySplit)
+    truths = torch.cat([truth for _, truth in dense_batches(split, 3, CPU)])
+    assert torch.equal(truths, split.truths[split.rows])
+    assert torch.equal(split.rows.sort().values, torch.arange(len(split)))
+
+
+def test_a_sample_that_stands_many_times_is_held_once() -> None:
+    images, masks = masks_and_images(4)
+    part = DensePart.of_arrays(images, masks, np.arange(4)).select(np.array([2, 0, 2, 2, 3]))
+    split = hold(part)
+    assert len(split) == 5
+    assert len(split.images) == 3
+    shown, truths = next(split.fetch_pairs([torch.arange(5)]))
+    assert torch.equal(shown, torch.from_numpy(images[[2, 0, 2, 2, 3]]))
+    assert torch.equal(truths, torch.from_numpy(masks[[2, 0, 2, 2, 3]]))
+    assert split.targets.tolist() == [2, 0, 2, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["cutout", "cutmix", "mixup"])
@@ -211,4 +226,5 @@ def test_a_row_that_stands_twice_is_two_samples() -> None:
     source = DenseSource(doubled, ("a", "b", "c", "d"), 3, (SIDE, SIDE), validation=part, test=part)
     data = dense_dataset(source, DataSettings(name="mine"), "segmentation")
     assert len(data.train) == 4
-    assert torch.equal(data.train.images[0], data.train.images[3])  # type: ignore[attr-defined]
+    (seen,) = data.train.fetch([torch.arange(4)])
+    assert torch.equal(seen[0], seen[3])

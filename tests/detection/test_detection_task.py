@@ -17,13 +17,14 @@ from torch.nn import functional
 
 from kdsearch import data as data_sets
 from kdsearch import tasks
+from kdsearch.data import Batching
 from kdsearch.data.base import Batch, DataSet
 from kdsearch.data.dense.splits import DenseMemorySplit
 from kdsearch.errors import BadData
 from kdsearch.experiment import Experiment
 from kdsearch.methods.ips import swap_mask
 from kdsearch.models.multibox import encode, join
-from kdsearch.settings import AugmentationSettings, DataSettings, TrainingSettings
+from kdsearch.settings import AugmentationSettings, DataSettings
 from kdsearch.tasks.boxes import match, matched_classes
 from kdsearch.training.trainer import Trainer
 
@@ -268,15 +269,7 @@ def test_a_training_set_without_any_object_is_refused(scenes: DataSet) -> None:
     empty[..., 4] = -1
     data = replace(scenes, train=DenseMemorySplit(scenes.train.images, empty, scenes.train.targets))
     with pytest.raises(BadData, match="no training image of 'drawn_boxes' has an object"):
-        tasks.find("detection").batches(
-            data,
-            training=TrainingSettings(),
-            augmentation=AugmentationSettings(),
-            seed=0,
-            device=CPU,
-            partners=False,
-            size=None,
-        )
+        tasks.find("detection").batches(data, Batching(4, AugmentationSettings(), seed=0, device=CPU))
 
 
 def trainer(method: str, data: DataSet, **setting: float) -> Trainer:

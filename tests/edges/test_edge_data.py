@@ -205,10 +205,15 @@ def test_samples_repeat_the_training_pictures_and_nothing_else(write: Callable[.
     plain, even, odd = (
         load(name="bsds500", root=str(tmp_path), image_size=32, samples=samples) for samples in (None, 12, 10)
     )
-    names = [image.numpy().tobytes() for image in plain.train.images]  # type: ignore[attr-defined]
+
+    def seen(found: DataSet) -> list[bytes]:
+        (images,) = found.train.fetch([torch.arange(len(found.train))])
+        return [image.numpy().tobytes() for image in images]
+
+    names = seen(plain)
     for found, samples in ((even, 12), (odd, 10)):
         assert len(found.train) == samples
-        counts = [[image.numpy().tobytes() for image in found.train.images].count(name) for name in names]  # type: ignore[attr-defined]
+        counts = [seen(found).count(name) for name in names]
         assert sum(counts) == samples
         assert max(counts) - min(counts) <= 1
         assert len(found.validation) == len(found.test) == 4
@@ -218,19 +223,13 @@ def test_samples_repeat_the_training_pictures_and_nothing_else(write: Callable[.
 
 def test_repeated_samples_are_augmented_afresh(write: Callable[..., Path], tmp_path: Path) -> None:
     from kdsearch import tasks
-    from kdsearch.settings import AugmentationSettings, TrainingSettings
+    from kdsearch.data import Batching
+    from kdsearch.settings import AugmentationSettings
 
     write(count=1)
     found = load(name="bsds500", root=str(tmp_path), image_size=32, samples=12)
-    batches = tasks.find("edges").batches(
-        found,
-        training=TrainingSettings(batch_size=12),
-        augmentation=data_sets.resolve(AugmentationSettings(), found.augmentation),
-        seed=0,
-        device=torch.device("cpu"),
-        partners=False,
-        size=None,
-    )
+    augmentation = data_sets.resolve(AugmentationSettings(), found.augmentation)
+    batches = tasks.find("edges").batches(found, Batching(12, augmentation, seed=0, device=torch.device("cpu")))
     (batch,) = batches.epoch(0)
     assert len({image.numpy().tobytes() for image in batch.images}) == 12
 

@@ -11,11 +11,13 @@ import torch
 from torchmetrics.functional import f1_score
 
 from kdsearch import tasks
+from kdsearch.data import Batching
 from kdsearch.data.base import DataSet
 from kdsearch.data.dense.batches import DenseBatches
 from kdsearch.data.dense.source import OUTSIDE_EDGES
 from kdsearch.data.dense.splits import DenseMemorySplit
-from kdsearch.settings import AugmentationSettings, TrainingSettings
+from kdsearch.errors import BadData
+from kdsearch.settings import AugmentationSettings
 from kdsearch.tasks.edges import Edges, dice_coefficients, edge_loss
 
 CPU = torch.device("cpu")
@@ -131,15 +133,7 @@ def test_a_thick_line_is_thinned_before_it_is_matched(task: Edges) -> None:
 def test_targets_move_with_their_images_and_what_comes_in_does_not_count(task: Edges) -> None:
     data = data_of(random_truths(8))
     settings = AugmentationSettings(crop=3, flip=True, color_jitter=0.0, cutout=0)
-    batches = task.batches(
-        data,
-        training=TrainingSettings(batch_size=8),
-        augmentation=settings,
-        seed=0,
-        device=CPU,
-        partners=False,
-        size=None,
-    )
+    batches = task.batches(data, Batching(8, settings, seed=0, device=CPU))
     assert isinstance(batches, DenseBatches)
     (batch,) = batches.epoch(0)
     inside = (batch.targets & OUTSIDE_EDGES) == 0
@@ -165,3 +159,10 @@ def test_the_output_is_one_logit_a_pixel(task: Edges) -> None:
     assert task.outputs(data) == 1
     assert task.shape(data) == (1, 12, 12)
     assert task.shape(replace(data, size=(3, 5))) == (1, 3, 5)
+
+
+def test_a_training_set_without_any_edge_is_refused(task: Edges) -> None:
+    with pytest.raises(BadData, match="has an edge: there is nothing to learn"):
+        task.batches(
+            data_of(torch.zeros_like(random_truths(4))), Batching(4, AugmentationSettings(), seed=0, device=CPU)
+        )

@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional
 
 from kdsearch import tasks
+from kdsearch.data import Batching
 from kdsearch.data.base import DataSet
 from kdsearch.data.dense.splits import DenseMemorySplit
 from kdsearch.errors import BadData
-from kdsearch.settings import AugmentationSettings, TrainingSettings
+from kdsearch.settings import AugmentationSettings
 from kdsearch.tasks.segmentation import BATCH, OUTSIDE_COLOUR, class_iou, palette
 
 CPU = torch.device("cpu")
@@ -166,15 +167,7 @@ def test_a_crop_brings_in_pixels_that_do_not_count_and_masks_follow_their_images
     split.images[:, 2] = 20 * truths + 40
     data = data_of(split)
     augmentation = AugmentationSettings(crop=3, flip=True, color_jitter=0.0, cutout=0)
-    made = TASK.batches(
-        data,
-        training=TrainingSettings(batch_size=4),
-        augmentation=augmentation,
-        seed=0,
-        device=CPU,
-        partners=True,
-        size=None,
-    )
+    made = TASK.batches(data, Batching(4, augmentation, seed=0, device=CPU, partners=True))
     outside = 0
     for batch in made.epoch(0):
         assert batch.partners is not None
@@ -191,12 +184,10 @@ def test_a_crop_brings_in_pixels_that_do_not_count_and_masks_follow_their_images
 def test_one_training_image_is_too_few() -> None:
     split = split_of(torch.zeros(1, 8, 8, dtype=torch.uint8))
     with pytest.raises(BadData, match="at least two"):
-        TASK.batches(
-            data_of(split),
-            training=TrainingSettings(),
-            augmentation=AugmentationSettings(crop=0, flip=False, color_jitter=0.0, cutout=0),
-            seed=0,
-            device=CPU,
-            partners=False,
-            size=None,
-        )
+        TASK.batches(data_of(split), Batching(4, AugmentationSettings(), seed=0, device=CPU))
+
+
+def test_masks_of_which_no_pixel_counts_are_refused() -> None:
+    split = split_of(torch.full((4, 8, 8), 255, dtype=torch.uint8))
+    with pytest.raises(BadData, match="has a pixel that counts: there is nothing to learn"):
+        TASK.batches(data_of(split), Batching(4, AugmentationSettings(), seed=0, device=CPU))

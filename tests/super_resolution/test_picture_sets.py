@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from kdsearch import data as data_sets
+from kdsearch.data import Batching
 from kdsearch.data.base import Batch, DataSet
 from kdsearch.data.restoration.batches import PatchBatches
 from kdsearch.data.restoration.loading import restoration_dataset
@@ -25,7 +26,8 @@ CPU = torch.device("cpu")
 
 
 def batches(data: DataSet, batch_size: int = 4, seed: int = 0, flip: bool = False) -> PatchBatches:
-    return PatchBatches(data, batch_size, AugmentationSettings(flip=flip, crop=0, color_jitter=0.0), seed, CPU)
+    augmentation = AugmentationSettings(flip=flip, crop=0, color_jitter=0.0)
+    return PatchBatches(data, Batching(batch_size, augmentation, seed, CPU))
 
 
 def pictures(data: DataSet) -> PictureSplit:
@@ -287,7 +289,7 @@ def test_augmentation_that_would_falsify_the_truth_is_refused(
 ) -> None:
     (name,) = augmentation
     with pytest.raises(InvalidSetting, match=f"augmentation.{name}"):
-        PatchBatches(small_set(), 4, AugmentationSettings(**augmentation), 0, CPU)
+        PatchBatches(small_set(), Batching(4, AugmentationSettings(**augmentation), seed=0, device=CPU))
 
 
 def test_a_set_of_another_task_and_its_settings_are_refused() -> None:

@@ -13,10 +13,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from kdsearch import tasks
+from kdsearch.data import Batching
 from kdsearch.data.base import DataSet
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.errors import UserError
-from kdsearch.settings import AugmentationSettings, NetworkSettings, TrainingSettings
+from kdsearch.settings import AugmentationSettings, NetworkSettings
 from kdsearch.tasks.fidelity import BEST_PSNR, luma, psnr, ssim, to_bytes
 from kdsearch.tasks.super_resolution import SuperResolution, bicubic
 from kdsearch.tasks.tiles import enlarge
@@ -217,14 +218,6 @@ def test_a_network_that_does_not_enlarge_is_refused(small_set: Callable[..., Dat
 def test_the_task_is_found_by_its_name_and_makes_patches(small_set: Callable[..., DataSet]) -> None:
     task = tasks.find("super_resolution")
     assert isinstance(task, SuperResolution)
-    made = task.batches(
-        small_set(),
-        training=TrainingSettings(batch_size=8),
-        augmentation=AugmentationSettings(flip=True),
-        seed=0,
-        device=CPU,
-        partners=False,
-        size=None,
-    )
+    made = task.batches(small_set(), Batching(8, AugmentationSettings(flip=True), seed=0, device=CPU))
     assert made.steps == 3
     assert next(iter(made.epoch(0))).targets.shape == (8, 3, 16, 16)

@@ -14,14 +14,14 @@ from kdsearch.data.draws import ViewDraws, draw_views, view_draws
 from kdsearch.data.partners import Partners
 from kdsearch.data.preprocessing import normalise_, to_unit
 from kdsearch.data.randomness import stream, torch_seed
-from kdsearch.errors import InvalidSetting
+from kdsearch.errors import BadData, InvalidSetting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import DataSet
+    from kdsearch.data.base import Batching, DataSet
     from kdsearch.settings import AugmentationSettings
 
 
@@ -40,44 +40,34 @@ class DenseBatches:
     Args:
         data: the data set, whose training part is a DenseSplit.
         move: how a truth follows a crop and a flip.
-        batch_size: samples per batch; the incomplete last batch is dropped unless there is no other.
-        augmentation: resolved; crop, flip and color_jitter are used.
-        seed: of order, partners, augmentation and of the batches' generators.
-        device: where the batches lie. A split that fits is copied there once.
-        partners: bring with every image another one of the same dominant class.
-        channels_last: lay the images out in that memory format.
+        batching: of its augmentation crop, flip and color_jitter are used; images are never resized.
 
-    Raises InvalidSetting for an augmentation that has no rule for such truths, or that these images cannot have.
+    Raises InvalidSetting for an augmentation that has no rule for such truths, or that these images cannot have, and
+    BadData for a single training image.
     """
 
     def __init__(
         self,
         data: DataSet,
-        *,
         move: Move,
-        batch_size: int,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        partners: bool,
-        channels_last: bool = False,
+        batching: Batching,
     ) -> None:
-        _check(augmentation, data)
+        _check(batching.augmentation, data)
         assert isinstance(data.train, DenseSplit), f"{data.name} is no set for a dense task"
-        split = data.train
-        self.batch_size = min(batch_size, len(split))
+        split, device = data.train, batching.device
+        self.batch_size = min(batching.batch_size, len(split))
         self.steps = len(split) // self.batch_size
         self._split = split.on(device) if isinstance(split, DenseMemorySplit) else split
         self._move = move
-        self._augmentation = augmentation
-        self._seed = seed
+        self._augmentation = batching.augmentation
+        self._seed = batching.seed
         self._device = device
         self._size = data.size
-        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._memory_format = batching.memory_format
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device) for values in (data.mean, data.std)
         )
-        self._partners = Partners(split.targets.numpy()) if partners else None
+        self._partners = Partners(split.targets.numpy()) if batching.partners else None
         if self._partners is not None:
             self._has_partner = torch.from_numpy(~self._partners.alone).to(device)
 
@@ -124,6 +114,8 @@ class DenseBatches:
 
 
 def _check(augmentation: AugmentationSettings, data: DataSet) -> None:
+    if len(data.train) < 2:
+        raise BadData(f"{data.name!r} has one training image: networks that normalise over a batch need at least two")
     for name in ("cutout", "cutmix", "mixup"):
         value = getattr(augmentation, name)
         if value:

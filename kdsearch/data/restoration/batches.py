@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kdsearch.data.base import DataSet
+    from kdsearch.data.base import Batching, DataSet
     from kdsearch.settings import AugmentationSettings
 
 
@@ -27,12 +27,8 @@ class PatchBatches:
 
     Args:
         data: the data set; its `size` is that of the low-resolution patches.
-        batch_size: patches a batch; the incomplete last batch is dropped unless there is no other.
-        augmentation: resolved. `flip` mirrors each patch, and turns it by 90°, with probability 1/2; nothing else is
-            for pictures whose every pixel is the truth.
-        seed: of places, flips, turns and noise.
-        device: where the batches lie, and where the patches are degraded.
-        channels_last: lay the images out in that memory format.
+        batching: of its augmentation `flip` mirrors each patch, and turns it by 90°, with probability 1/2; nothing else
+            is for pictures whose every pixel is the truth. Patches are degraded on its device.
 
     Every picture gives as many patches an epoch as any other, or one more. A patch lies where the low-resolution
     picture has whole pixels and is degraded with what surrounds it, so that it equals a cut of the degraded picture.
@@ -42,24 +38,20 @@ class PatchBatches:
     def __init__(
         self,
         data: DataSet,
-        batch_size: int,
-        augmentation: AugmentationSettings,
-        seed: int,
-        device: torch.device,
-        channels_last: bool = False,
+        batching: Batching,
     ) -> None:
         assert isinstance(data.train, PictureSplit), f"{data.name} has no pictures to cut patches from"
-        _check(augmentation)
+        _check(batching.augmentation)
         self._split = data.train
         self._degradation = data.train.degradation
         self._side = data.size[0] * data.scale
         self._room = np.array([self._places(place) for place in range(len(data.train))])
-        self.batch_size = min(batch_size, data.train.samples)
+        self.batch_size = min(batching.batch_size, data.train.samples)
         self.steps = data.train.samples // self.batch_size
-        self._flip = bool(augmentation.flip)
-        self._seed = seed
-        self._device = device
-        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._flip = bool(batching.augmentation.flip)
+        self._seed = batching.seed
+        self._device = batching.device
+        self._memory_format = batching.memory_format
 
     def _places(self, place: int) -> tuple[int, int]:
         """How many tops and lefts a patch of a picture may have, in low-resolution pixels."""

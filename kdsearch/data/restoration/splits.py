@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from kdsearch.data.randomness import stream
+from kdsearch.data.reading import read_batches
 from kdsearch.data.restoration.degradation import mirrored
-from kdsearch.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,33 +71,19 @@ class PictureSplit:
 
         Each batch is int64 [b, 3]: picture, top and left. Raises BadData naming a picture.
         """
-        loader = torch.utils.data.DataLoader(
-            _PatchReader(self.part, side, self.degradation),
-            sampler=batches,
-            batch_size=None,  # each item of the sampler is a whole batch already
-            num_workers=self._workers,
-            generator=torch.Generator(),  # else it would draw from the global one and change what a student draws
-        )
-        for patches in loader:
-            if isinstance(patches, UserError):
-                raise patches
-            yield patches
+        return read_batches(_PatchReader(self.part, side, self.degradation), batches, self._workers)
 
 
-class _PatchReader(torch.utils.data.Dataset[Any]):
-    """Places [b, 3] → patches, or the error of the first picture that cannot be read, as a value.
+@dataclass(frozen=True)
+class _PatchReader:
+    """Places [b, 3] → patches."""
 
-    Raised in a loader process it would come back as a traceback.
-    """
+    part: PicturePart
+    side: int
+    degradation: Degradation
 
-    def __init__(self, part: PicturePart, side: int, degradation: Degradation) -> None:
-        self.part, self.side, self.degradation = part, side, degradation
-
-    def __getitem__(self, places: NDArray[np.int64]) -> torch.Tensor | UserError:
-        try:
-            return torch.from_numpy(np.stack([self._cut(*place) for place in places.tolist()]))
-        except UserError as error:
-            return error
+    def __call__(self, places: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self._cut(*place) for place in places.tolist()]))
 
     def _cut(self, place: int, top: int, left: int) -> NDArray[np.uint8]:
         picture = _divisible(self.part.read(place), self.degradation.scale)

@@ -12,9 +12,8 @@ import numpy as np
 
 from kdsearch.data.dense.own import dominant_of_boxes
 from kdsearch.data.dense.source import NO_BOX, DensePart, DenseSource
+from kdsearch.data.figures import covers
 from kdsearch.data.randomness import stream
-from kdsearch.data.sets.shapes import CLASSES as SHAPES
-from kdsearch.data.sets.shapes import INSIDE
 from kdsearch.data.source import refuse_unused
 from kdsearch.settings import AugmentationSettings
 
@@ -32,7 +31,6 @@ OBJECTS = 3
 CLASSES = ("disc", "square", "triangle", "cross", "crescent")
 TRAIN, VALIDATION, TEST = 400, 100, 200
 
-_OVERSAMPLING = 2
 _HALF = (6.5, 15.0)
 """Half the side of an object in pixels, before it is stretched and tilted."""
 _PATCH = 48
@@ -98,21 +96,8 @@ def _covers(labels: NDArray[np.int64], random: np.random.Generator) -> Floats:
     half = random.uniform(*_HALF, samples)
     stretch = random.uniform(0.8, 1.25, samples)
     tilt = random.uniform(-0.35, 0.35, samples)
-    shift = random.uniform(-0.5, 0.5, (2, samples, 1, 1)).astype(np.float32)
-    axis = ((np.arange(_PATCH * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - _PATCH / 2).astype(np.float32)
-    x, y = axis[None, None, :] - shift[0], shift[1] - axis[None, :, None]
-    cosine, sine, wide, high = (
-        values.astype(np.float32)[:, None, None]
-        for values in (np.cos(tilt), np.sin(tilt), half * stretch, half / stretch)
-    )
-    u, v = (cosine * x + sine * y) / wide, (cosine * y - sine * x) / high
-    inside = np.empty(u.shape, dtype=bool)
-    for label, name in enumerate(CLASSES):
-        rows = labels == label
-        inside[rows] = INSIDE[SHAPES.index(name)](u[rows], v[rows])
-    blocks = inside.reshape(samples, _PATCH, _OVERSAMPLING, _PATCH, _OVERSAMPLING)
-    cover: Floats = blocks.mean((2, 4), dtype=np.float32)
-    return cover
+    shift = random.uniform(-0.5, 0.5, (2, samples))
+    return covers(CLASSES, labels, _PATCH, half=half, stretch=stretch, tilt=tilt, centre=shift * [[1], [-1]])
 
 
 def _extent(cover: Floats) -> NDArray[np.int64]:

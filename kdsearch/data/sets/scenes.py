@@ -13,9 +13,8 @@ import numpy as np
 
 from kdsearch.data.dense.own import dominant_of_masks
 from kdsearch.data.dense.source import OUTSIDE_MASK, DensePart, DenseSource
+from kdsearch.data.figures import covers
 from kdsearch.data.randomness import stream
-from kdsearch.data.sets.shapes import CLASSES as SHAPES
-from kdsearch.data.sets.shapes import INSIDE
 from kdsearch.data.source import refuse_unused
 from kdsearch.settings import AugmentationSettings
 
@@ -30,7 +29,6 @@ TASKS = ("segmentation",)
 SIDE = 48
 WINDOW = 40
 """Side of the square around its centre within which a figure is drawn."""
-OVERSAMPLING = 2
 FIGURES = 4
 STROKES = 5
 TRAIN, VALIDATION, TEST = 300, 150, 150
@@ -77,19 +75,8 @@ def _cover(labels: NDArray[np.int64], random: np.random.Generator) -> tuple[Floa
     stretch = random.uniform(0.8, 1.25, count)
     tilt = np.deg2rad(random.uniform(-40, 40, count))
     corner = random.integers(5, SIDE - 4, (count, 2)) - WINDOW // 2
-    axis = ((np.arange(WINDOW * OVERSAMPLING) + 0.5) / OVERSAMPLING - WINDOW / 2).astype(np.float32)
-    right, up = axis[None, None, :], -axis[None, :, None]
-    cosine, sine, wide, high = (
-        values.astype(np.float32)[:, None, None]
-        for values in (np.cos(tilt), np.sin(tilt), half * stretch, half / stretch)
-    )
-    u, v = (cosine * right + sine * up) / wide, (cosine * up - sine * right) / high
-    fine = np.zeros(u.shape, dtype=bool)
-    for label, name in enumerate(FIGURE_NAMES):
-        rows = labels == label
-        fine[rows] = INSIDE[SHAPES.index(name)](u[rows], v[rows])
-    blocks = fine.reshape(count, WINDOW, OVERSAMPLING, WINDOW, OVERSAMPLING)
-    return blocks.mean((2, 4), dtype=np.float32), corner
+    middle = np.zeros((2, count))
+    return covers(FIGURE_NAMES, labels, WINDOW, half=half, stretch=stretch, tilt=tilt, centre=middle), corner
 
 
 def _paste(

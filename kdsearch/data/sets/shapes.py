@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdsearch.data.figures import INSIDE, covers
 from kdsearch.data.randomness import stream
 from kdsearch.data.source import ArrayPart, Source, refuse_unused
 from kdsearch.settings import AugmentationSettings
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from kdsearch.settings import DataSettings
 
     Floats = NDArray[np.float32]
-    Mask = NDArray[np.bool_]
 
 SIDE = 32
-OVERSAMPLING = 2
+CLASSES = tuple(INSIDE)
 TRAIN, VALIDATION, TEST = 2000, 1000, 1000
 
 
@@ -41,34 +41,23 @@ def load(settings: DataSettings) -> Source:
 
 def draw(samples: int, random: np.random.Generator) -> ArrayPart:
     """So many images of classes that are as even as they can be, in random order."""
-    targets = random.permutation(np.arange(samples, dtype=np.int64) % len(INSIDE))
+    targets = random.permutation(np.arange(samples, dtype=np.int64) % len(CLASSES))
     images = np.empty((samples, 3, SIDE, SIDE), dtype=np.uint8)
-    for label, inside in enumerate(INSIDE):
+    for label in range(len(CLASSES)):
         rows = np.flatnonzero(targets == label)
         if len(rows):
-            images[rows] = _paint(_cover(inside(*_plane(len(rows), random))), random)
+            images[rows] = _paint(_figures(targets[rows], random), random)
     return ArrayPart(images, targets)
 
 
-def _plane(count: int, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Coordinates of every fine pixel in the frame of its shape, [count, S, S] each: right and up, the shape in ±1."""
+def _figures(targets: NDArray[np.int64], random: np.random.Generator) -> Floats:
+    """A shape of each class, wherever it is seen whole: the share of each pixel that it covers [n, 32, 32]."""
+    count = len(targets)
     half = random.uniform(6.5, 12, count)
     stretch = random.uniform(0.85, 1.18, count)
     centre = random.uniform(-1, 1, (2, count)) * (SIDE / 2 - 0.85 * half)
     tilt = np.deg2rad(random.uniform(-25, 25, count))
-    axis = (np.arange(SIDE * OVERSAMPLING) + 0.5) / OVERSAMPLING - SIDE / 2
-    x = (axis[None, None, :] - centre[0][:, None, None]).astype(np.float32)
-    y = (-axis[None, :, None] - centre[1][:, None, None]).astype(np.float32)
-    cosine, sine = (wave.astype(np.float32)[:, None, None] for wave in (np.cos(tilt), np.sin(tilt)))
-    wide, high = ((half * s).astype(np.float32)[:, None, None] for s in (stretch, 1 / stretch))
-    return (cosine * x + sine * y) / wide, (cosine * y - sine * x) / high
-
-
-def _cover(inside: Mask) -> Floats:
-    """The share of each pixel that lies inside, [n, 32, 32]."""
-    blocks = inside.reshape(len(inside), SIDE, OVERSAMPLING, SIDE, OVERSAMPLING)
-    cover: Floats = blocks.mean((2, 4), dtype=np.float32)
-    return cover
+    return covers(CLASSES, targets, SIDE, half=half, stretch=stretch, tilt=tilt, centre=centre)
 
 
 def _paint(cover: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -107,55 +96,3 @@ def _clutter(image: Floats, random: np.random.Generator) -> None:
         blot = (((axis - x) / wide) ** 2 + ((axis[:, None] - y) / high) ** 2 < 1) & there
         colour = random.uniform(0, 1, (count, 3, 1, 1)).astype(np.float32)
         image += blot[:, None] * (colour - image)
-
-
-def _disc(u: Floats, v: Floats) -> Mask:
-    disc: Mask = u**2 + v**2 < 1
-    return disc
-
-
-def _ring(u: Floats, v: Floats) -> Mask:
-    ring: Mask = np.abs(u**2 + v**2 - 0.62) < 0.38
-    return ring
-
-
-def _square(u: Floats, v: Floats) -> Mask:
-    return np.maximum(np.abs(u), np.abs(v)) < 0.85
-
-
-def _frame(u: Floats, v: Floats) -> Mask:
-    return np.abs(np.maximum(np.abs(u), np.abs(v)) - 0.67) < 0.22
-
-
-def _triangle(u: Floats, v: Floats) -> Mask:
-    triangle: Mask = (v > -0.75) & (np.abs(u) < 0.55 * (1 - v))
-    return triangle
-
-
-def _star(u: Floats, v: Floats) -> Mask:
-    to_tip = np.abs(np.arctan2(u, v) * (5 / np.pi) % 2 - 1)  # 1 towards each of five tips, 0 between two
-    return np.hypot(u, v) < 0.38 + 0.62 * to_tip**1.5
-
-
-def _cross(u: Floats, v: Floats) -> Mask:
-    return (np.minimum(np.abs(u), np.abs(v)) < 0.3) & (np.maximum(np.abs(u), np.abs(v)) < 0.95)
-
-
-def _arrow(u: Floats, v: Floats) -> Mask:
-    head = (v > 0) & (np.abs(u) < 0.9 * (1 - v))
-    arrow: Mask = head | ((np.abs(u) < 0.26) & (np.abs(v + 0.45) < 0.5))
-    return arrow
-
-
-def _heart(u: Floats, v: Floats) -> Mask:
-    x, y = 1.15 * u, 1.1 * v + 0.1
-    heart: Mask = (x**2 + y**2 - 1) ** 3 < x**2 * y**3
-    return heart
-
-
-def _crescent(u: Floats, v: Floats) -> Mask:
-    return _disc(u, v) & (u**2 + (v - 0.55) ** 2 > 0.55)
-
-
-INSIDE = (_disc, _ring, _square, _frame, _triangle, _star, _cross, _arrow, _heart, _crescent)
-CLASSES = tuple(inside.__name__.lstrip("_") for inside in INSIDE)
