@@ -9,12 +9,13 @@ import typer
 
 from kdsearch.cli.chain import chain
 from kdsearch.cli.confirm import confirm
+from kdsearch.cli.evaluate import evaluate
 from kdsearch.cli.methods import methods
 from kdsearch.cli.output import console, safe
 from kdsearch.cli.report import report
 from kdsearch.cli.runs import best, export, ls, status
 from kdsearch.cli.search import resume, search
-from kdsearch.cli.train import evaluate, train
+from kdsearch.cli.train import train
 from kdsearch.errors import KDSearchError
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""`kdsearch train` and `kdsearch evaluate`: one training, one export, no search and no Ray."""
+"""`kdsearch train`: one training, no search and no Ray."""
 
 from __future__ import annotations
 
@@ -60,24 +60,3 @@ def train(
         return
     say(f"{facts['metric']} {score(facts['value'])} on validation ({facts['weights']} weights, epoch {facts['epoch']})")
     say(f"exported to {to}", wrap=False)
-
-
-def evaluate(
-    export: Annotated[str, typer.Argument(help="Folder of an export, such as runs/NAME/best.", metavar="DIR")],
-    split: Annotated[str, typer.Option("--split", help="val or test; each reading of test is counted.")] = "val",
-    data_root: options.DataRoot = None,
-    allow_code: options.AllowCode = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure an exported student again."""
-    from kdsearch.training.evaluation import evaluate_export
-
-    answer = evaluate_export(export, split, data_root, allow_code=allow_code)
-    if as_json:
-        print_json(answer)
-        return
-    values = ", ".join(f"{name} {score(value)}" for name, value in answer["metrics"].items())
-    say(f"{answer['split']}: {values}")
-    if answer["test_readings"]:
-        times = "time" if answer["test_readings"] == 1 else "times"
-        say(f"The test split has been read {answer['test_readings']} {times} for this student.", "dim")

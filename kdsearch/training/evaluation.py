@@ -2,33 +2,105 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from kdsearch import data as data_sets
 from kdsearch import models, tasks
 from kdsearch.consent import refuse_code
-from kdsearch.errors import BadWeights, InvalidSetting, RunError
+from kdsearch.data.preprocessing import resize
+from kdsearch.errors import BadWeights, InvalidSetting, RunError, UserError
+from kdsearch.models.speed import latency
 from kdsearch.results.documents import read_json, read_yaml
 from kdsearch.results.export import METRICS, WEIGHTS, add_test_reading
 from kdsearch.settings import DataSettings
+from kdsearch.training import robustness
 from kdsearch.training.trainer import default_device, predictor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdsearch.data.base import DataSet, Split
+    from kdsearch.tasks.base import Task
 
 SPLITS = {"val": "validation", "validation": "validation", "test": "test"}
 
 
-def evaluate_export(
-    export: str | Path, split: str = "val", data_root: str | None = None, *, allow_code: bool = False
-) -> dict[str, Any]:
-    """Metrics of an exported student on a split of the data it was trained for.
+@dataclass(frozen=True)
+class OpenExport:
+    """An exported student with the data it was trained for."""
 
-    Reading the test split is an act: it is counted in the export's metrics.json. Code that the export names is refused
-    unless `allow_code`. Raises UserError.
+    folder: Path
+    facts: dict[str, Any]
+    task: Task
+    data: DataSet
+    network: nn.Module
+    """In eval mode, on the device."""
+    size: tuple[int, int] | None
+    """Height and width of the network's input; None: any."""
+    device: torch.device
+
+    def of_units(self, images: torch.Tensor) -> torch.Tensor:
+        """Outputs for images float [B, C, H, W] in [0, 1], differentiable."""
+        resized = images.clone() if self.size is None else resize(images, self.size)
+        mean, std = (resized.new_tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
+        outputs: torch.Tensor = self.network((resized - mean) / std)
+        return outputs
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a student beside its metrics."""
+
+    corruptions: bool = False
+    corruptions_root: Path | None = None
+    """Folder of the published CIFAR-10-C or CIFAR-100-C, used in place of corruptions of the split."""
+    fgsm: tuple[float, ...] = ()
+    """Sizes ε of the step, of images in [0, 1]."""
+    pgd: tuple[float, ...] = ()
+    calibration: bool = False
+    latency: bool = False
+
+    @property
+    def of_classifiers(self) -> bool:
+        return self.corruptions or self.corruptions_root is not None or bool(self.fgsm or self.pgd) or self.calibration
+
+
+def evaluate_export(
+    export: str | Path,
+    split: str = "val",
+    data_root: str | None = None,
+    questions: Questions = Questions(),
+    *,
+    allow_code: bool = False,
+) -> dict[str, Any]:
+    """Metrics of an exported student on a split of the data it was trained for, and answers to the questions.
+
+    Reading the test split is an act: it is counted in the export's metrics.json, once however much is asked. Code that
+    the export names is refused unless `allow_code`. Raises UserError.
     """
-    folder = Path(export).expanduser()
     if split not in SPLITS:
         raise InvalidSetting("--split", split, "must be val or test")
+    opened = open_export(export, data_root, allow_code=allow_code)
+    if questions.of_classifiers and opened.task.name != "classification":
+        raise UserError(f"{str(export)!r} is for {opened.task.name}: of its students only --latency can be asked")
+    task, device = opened.task, opened.device
+    chosen = getattr(opened.data, SPLITS[split])
+    predict = predictor(opened.network, opened.data, opened.size)
+    metrics = task.evaluate(predict, chosen, device) | task.final_metrics(predict, chosen, device)
+    answers = _answers(opened, chosen, questions)
+    readings = len(opened.facts.get("test_readings", []))
+    if SPLITS[split] == "test":
+        readings = add_test_reading(opened.folder, metrics)
+    return {"export": str(export), "split": SPLITS[split], "metrics": metrics, "test_readings": readings, **answers}
+
+
+def open_export(export: str | Path, data_root: str | None = None, *, allow_code: bool = False) -> OpenExport:
+    """The student of an export, built, with its weights and data. Raises UserError."""
+    folder = Path(export).expanduser()
     if not (folder / METRICS).is_file() or not (folder / WEIGHTS).is_file():
         raise RunError(f"{str(export)!r} is not an export: it holds no {METRICS} and {WEIGHTS}")
     facts = read_json(folder / METRICS)
@@ -48,13 +120,28 @@ def evaluate_export(
     network = models.from_export(folder)
     network = network.model_copy(update={"name": recorded.get("student", network.name)})
     device = default_device()
-    predict = predictor(task.build(network, data).to(device), data, size)
-    chosen = getattr(data, SPLITS[split])
-    metrics = task.evaluate(predict, chosen, device) | task.final_metrics(predict, chosen, device)
-    readings = len(facts.get("test_readings", []))
-    if SPLITS[split] == "test":
-        readings = add_test_reading(folder, metrics)
-    return {"export": str(export), "split": SPLITS[split], "metrics": metrics, "test_readings": readings}
+    return OpenExport(folder, facts, task, data, task.build(network, data).to(device).eval(), size, device)
+
+
+def _answers(opened: OpenExport, split: Split, questions: Questions) -> dict[str, Any]:
+    network, device = opened.of_units, opened.device
+    answers: dict[str, Any] = {}
+    if questions.corruptions_root is not None:
+        found = robustness.published_accuracy(network, questions.corruptions_root, device)
+        answers["corruptions"] = robustness.summary(found) | {"images": "published"}
+    elif questions.corruptions:
+        found = robustness.corruption_accuracy(network, split, device)
+        answers["corruptions"] = robustness.summary(found) | {"images": "this split, corrupted here"}
+    for name, attack in (("fgsm", robustness.fgsm_accuracy), ("pgd", robustness.pgd_accuracy)):
+        if sizes := getattr(questions, name):
+            answers[name] = {f"{size:g}": attack(network, split, device, size) for size in sizes}
+    if questions.calibration:
+        answers["calibration"] = robustness.calibration(network, split, device)
+    if questions.latency:
+        side = opened.size or opened.data.size
+        example = torch.zeros((1, opened.data.channels, *side), device=device)
+        answers["latency"] = asdict(latency(opened.network, example))
+    return answers
 
 
 def _recorded(folder: Path) -> dict[str, str]:
