@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 
 def join(logits: torch.Tensor, offsets: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
     """Logits [B, A, K + 1], offsets [B, A, 4] and anchors [A, 4] → [B, K + 9, A], in float32 also under autocast."""
-    places = anchors.float().expand(len(logits), -1, -1)
+    places = anchors.float().expand(logits.shape[0], -1, -1)  # len() would fix the batch of an exported program
     return torch.cat([logits.float(), offsets.float(), places], dim=2).transpose(1, 2)
 
 

@@ -18,6 +18,7 @@ from kdsearch.models.runtimes import write_program
 from kdsearch.results import write_export
 from kdsearch.settings import NetworkSettings
 from kdsearch.training.deployment import deploy
+from tests.places import told_places
 from tests.results.build_run import facts
 
 NEEDS_ONNX = pytest.mark.skipif(
@@ -92,10 +93,53 @@ def test_what_a_user_of_the_program_must_know_is_noted(tmp_path: Path, form: str
     assert "mean [0.3]" in card
 
 
-def test_another_task_is_refused(tmp_path: Path) -> None:
-    exported(tmp_path / "export", task="segmentation")
-    with pytest.raises(UserError, match="is for classification, not segmentation"):
-        deploy(tmp_path / "export", "torch_export")
+def test_a_detector_is_written_as_what_it_says_before_suppression(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = models.build(NetworkSettings(name="ssd"), outputs=12, channels=3, size=(64, 64), task="detection")
+    student = {
+        **facts()["student"],
+        "name": "ssd",
+        "task": "detection",
+        "outputs": 12,
+        "channels": 3,
+        "size": [64, 64],
+        "input": [64, 64],
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
+    }
+    described = facts(student=student, task="detection")
+    write_export(tmp_path / "best", weights=network.state_dict(), facts=described, hyperparameters={})
+    noted = deploy(tmp_path / "best", "torch_export")
+    assert noted["input"]["shape"] == ["batch", 3, 64, 64]
+    assert noted["output"]["shape"] == ["batch", 12, 2 * (16**2 + 8**2 + 4**2)]
+    assert "before non-maximum suppression" in (tmp_path / "best" / "README.md").read_text()
+
+
+def test_a_network_that_enlarges_takes_pictures_of_any_size(tmp_path: Path) -> None:
+    network_settings = NetworkSettings(name="attention_sr", arguments={"width": 4, "blocks": 2})
+    network = models.build(network_settings, outputs=3, channels=3, size=(12, 12), task="super_resolution", scale=3)
+    student = {
+        **facts()["student"],
+        "name": "attention_sr",
+        "arguments": network_settings.arguments,
+        "task": "super_resolution",
+        "scale": 3,
+        "outputs": 3,
+        "channels": 3,
+        "size": [12, 12],
+        "input": None,
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+    }
+    described = facts(student=student, task="super_resolution")
+    write_export(tmp_path / "best", weights=network.state_dict(), facts=described, hyperparameters={})
+    noted = deploy(tmp_path / "best", "torch_export")
+    assert noted["input"]["shape"] == ["batch", 3, "height", "width"]
+    assert noted["output"]["shape"] == ["batch", 3, "3·height", "3·width"]
+    assert "resize" not in noted["preprocessing"]
+    images = torch.rand(2, 3, 9, 20)
+    with torch.no_grad():
+        assert torch.allclose(answer("torch_export", tmp_path / "best" / noted["file"], images), network.eval()(images))
 
 
 def test_a_network_file_is_run_only_when_that_is_allowed(tmp_path: Path) -> None:
@@ -144,3 +188,23 @@ def test_without_onnx_the_package_to_install_is_named(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
         write_program("onnx", nn.Flatten(), (1, 4, 4), tmp_path / "student.onnx")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_format_tells_where_it_was_made_and_by_whom(tmp_path: Path, form: str) -> None:
+    """Of a network of a person's own file too, whose folder the run knows."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential): ...\n"
+        "def build(classes, channels):\n    return Net(nn.Flatten(), nn.Linear(64 * channels, classes))\n"
+    )
+    place = f"{tmp_path / 'net.py'}:build"
+    exported(tmp_path / "run" / "best", place)
+    (tmp_path / "run" / "experiment.yaml").write_text(f"student: {{name: '{place}'}}\n")
+    deploy(tmp_path / "run" / "best", form, run=tmp_path / "run", allow_code=True)
+    exported(tmp_path / "export")
+    deploy(tmp_path / "export", form)
+    files = [*(tmp_path / "run" / "best").iterdir(), *(tmp_path / "export").iterdir()]
+    assert len(files) == 10
+    assert told_places(files, tmp_path) == []
+    assert told_places([tmp_path / "run" / "experiment.yaml"], tmp_path) != []  # it would be seen

@@ -77,7 +77,8 @@ class AttentionSR(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.head(images)
         features = features + self.body(features)
-        enlarged = interpolate(images, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        size = [self.scale * side for side in images.shape[2:]]  # exports with open sides know no factor
+        enlarged = interpolate(images, size, mode="bicubic", align_corners=False)
         return enlarged + self.tail(self.upsampler(features))  # type: ignore[no-any-return]
 
 
