@@ -57,7 +57,7 @@ CASES = {
     ),
     # A windowed transformer counts its windows with Python's numbers: one image, of one size.
     "swinir": Case(
-        of_task("super_resolution", "swinir", 3, 16, scale=2, variant="lightweight"), 16, (), any_sides=True
+        of_task("super_resolution", "swinir", 3, 16, scale=2, variant="light"), 16, (), any_sides=True
     ),
 }
 QUICK = ("residual", "ssd, detection", "attention_sr")
