@@ -7,7 +7,7 @@ which every chain has: the last student from scratch, and taught by the first ge
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from kdsearch import methods, models, tasks
+from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UserError
 from kdsearch.experiment import Experiment
 from kdsearch.files import read_yaml
@@ -32,7 +33,7 @@ from kdsearch.settings import (
     TrainingSettings,
     Value,
 )
-from kdsearch.spaces import read_settings, read_space
+from kdsearch.spaces import override, read_settings, read_space
 from kdsearch.wording import explained
 
 SCRATCH, DIRECT = "scratch", "direct"
@@ -119,11 +120,27 @@ class Chain(Settings):
             raise explained(error, Chain, whole="the chain") from None
 
     @classmethod
-    def load(cls, path: str | Path, name: str | None = None) -> Chain:
-        """The chain of a YAML file, under this name, its own, or the file's. Raises UserError."""
+    def load(
+        cls,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        address: str | None = None,
+        named: Collection[str] = (),
+        allow_code: bool = False,
+    ) -> Chain:
+        """The chain of a YAML file, under this name, its own, or the file's. Raises UserError.
+
+        With `address` it is for that cluster, whatever the file says. Code that the file names is refused unless it is
+        among those `named`, or `allow_code`.
+        """
         if not Path(path).is_file():
             raise UserError(f"{str(path)!r} is no file; give the path of a chain in YAML")
         content = read_yaml(Path(path))
+        if address is not None:
+            override(content, "resources.address", address)
+        if not allow_code:
+            refuse_code(content, str(path), [*named, address])
         return cls(**content | {"name": name or content.get("name") or Path(path).stem})
 
     @field_validator("name")

@@ -8,7 +8,7 @@ address, with which programs are exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from kdsearch.errors import BadWeights, UserError
@@ -26,10 +26,11 @@ def is_code(name: Any) -> TypeGuard[str]:
 
 
 def refuse_code(content: Mapping[str, Any], source: str, named: Collection[object] = ()) -> None:
-    """Raise UserError where the sections of an experiment would run code that is not among those `named`.
+    """Raise UserError where the sections of an experiment, or the generations of a chain, would run code that is not
+    among those `named`.
 
     Args:
-        content: the experiment as it was read, before anything of it is looked up.
+        content: the file as it was read, before anything of it is looked up.
         source: where it was read, for the sentence.
         named: what the person has typed.
     """
@@ -42,12 +43,29 @@ def refuse_code(content: Mapping[str, Any], source: str, named: Collection[objec
 
 
 def names_code(content: Mapping[str, Any]) -> bool:
-    """Whether the sections of an experiment name any such code."""
+    """Whether the sections of an experiment, or the generations of a chain, name any such code."""
     return any(True for _ in _code(content))
+
+
+def code_of(content: Mapping[str, Any]) -> list[str]:
+    """The names of all such code."""
+    return [name for _, name in _code(content)]
 
 
 def _code(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Key and name of everything that would be run."""
+    yield from _code_of_sections(content)
+    generations = content.get("generations")
+    for place, generation in enumerate(generations if isinstance(generations, Sequence) else ()):
+        if isinstance(generation, Mapping):
+            key, weights = f"generations.{place}", generation.get("weights")
+            yield from ((f"{key}.{inner}", name) for inner, name in _code_of_sections(generation))
+            built = _name_in_export(weights) if isinstance(weights, str) else None
+            if generation.get("student") is None and is_code(built):
+                yield f"{key}.weights = {weights}, whose network", built
+
+
+def _code_of_sections(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = content.get("method")
     if is_code(method):
         yield "method", method

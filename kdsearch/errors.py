@@ -55,6 +55,18 @@ class RunError(UserError):
     """A run that exists already, does not exist, or is in use."""
 
 
+class StorageError(UserError):
+    """A storage at a URL that cannot be reached, read or written."""
+
+
+class StorageBehind(KDSearchError):
+    """A storage at a URL that lacks some of a run. What is missing there is whole on this machine."""
+
+
+class LeaseLost(KDSearchError):
+    """Another process took over the run at a URL; this one writes nothing there any more."""
+
+
 class SearchFailed(KDSearchError):
     """Every trial of a search failed; the message lists the reasons."""
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ValidationError, field_serializer, field_validator, model_validator
 
-from kdsearch import methods, tasks
+from kdsearch import auto, consistency, methods, tasks
+from kdsearch.anchoring import anchored
+from kdsearch.auto import AUTO, METHOD
 from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.files import read_yaml as read_yaml
@@ -32,20 +32,17 @@ from kdsearch.settings import (
     Settings,
     TeacherSettings,
     TrainingSettings,
-    one_value,
 )
-from kdsearch.space import Dimension, check_space, extreme, hyperparameters_of, points
+from kdsearch.space import Dimension, Hyperparameter, check_space, hyperparameters_of, read_entries
 from kdsearch.spaces import find_space as find_space
 from kdsearch.spaces import override, read_space, shipped_space
 from kdsearch.spaces import read_settings as read_settings
-from kdsearch.user_code import absolute
-from kdsearch.wording import Shown, explained, section_of, shortened
+from kdsearch.wording import explained, section_of
 
 Hyperparameters = Mapping[str, Scalar]
 Model = TypeVar("Model", bound=BaseModel)
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_LARGEST_GRID = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ class Experiment(Settings):
     Sections are given as objects, as mappings, or, where they have one, by their name; one that is left out (or empty,
     in a file) has its defaults; a task that is left out is the method's first, and data and student then are those that
     come with it. A space that is left out is the one that ships with the method. What the training
-    section leaves out of the method's published training has the paper's value. Raises UserError for whatever does not
-    fit.
+    section leaves out of the method's published training has the paper's value. Method `auto` is all methods of the
+    task, one of which each setting names (`kdsearch.auto`). Raises UserError for whatever does not fit.
     """
 
     method: str
@@ -101,6 +98,8 @@ class Experiment(Settings):
         """
         content = read_space(name_or_path)
         given = overrides or {}
+        if content.get("method") == AUTO and "space" not in content:
+            content["space"] = auto.shipped(str(given.get("task") or content.get("task") or "classification"))
         for key, value in given.items():
             override(content, key, value, named=_NAMED)
         if not allow_code:
@@ -124,7 +123,9 @@ class Experiment(Settings):
             )
         if not all(isinstance(name, str) for name in space):
             raise ValueError("each name in it must be text; put it in quotes")
-        return _space(space)
+        if not all(name.isprintable() for name in space):
+            raise ValueError("each name in it must be text that can be printed")
+        return read_entries(space)
 
     @field_serializer("space")
     def _without_defaults(self, space: Mapping[str, Dimension | Scalar]) -> dict[str, Any]:
@@ -133,27 +134,40 @@ class Experiment(Settings):
             for name, entry in space.items()
         }
 
+    @field_serializer("training")
+    def _as_given(self, training: TrainingSettings) -> dict[str, Any]:
+        """Of several methods each fills in what is left out with its own paper's values: it stays left out."""
+        return training.model_dump(mode="json", exclude_unset=self.method == AUTO)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
-        self._check_budget()
+        consistency.check_budget(self)
+        if self.method == AUTO:
+            return self._fits_each_method()
         method = self.method_class
         self._fill_in_task()
         if self.task not in method.tasks:
             raise InvalidSetting("task", self.task, f"method {self.method!r} is for {', '.join(method.tasks)}")
-        space = self.space if "space" in self.model_fields_set else _space(shipped_space(self.method))
+        space = self.space if "space" in self.model_fields_set else read_entries(shipped_space(self.method))
         # From here on it is frozen: values in their own types, the paper's where nothing else is said.
         object.__setattr__(self, "space", FrozenDict(check_space(space, method)))
         object.__setattr__(self, "training", _with_paper(self.training, method, self.constants.get("optimizer")))
-        self._check_teacher()
-        self._check_phases()
-        if self.search.sampler == "grid":
-            self._check_grid()
-        self._check_settings()
+        consistency.check(self)
+        return self
+
+    def _fits_each_method(self) -> Experiment:
+        """Whatever has to hold of an experiment holds of those of all methods to choose among."""
+        self._fill_in_task()
+        given = self.space if "space" in self.model_fields_set else read_entries(auto.shipped(self.task))
+        object.__setattr__(self, "space", FrozenDict(given))
+        object.__setattr__(self, "space", FrozenDict(consistency.space_of_all_methods(self)))
+        if not self.needs_teacher:  # it is there for those methods that learn from one
+            object.__setattr__(self, "teacher", None)
         return self
 
     def _fill_in_task(self) -> None:
         """The task, data and student that are left out: those of the method, those of the task."""
-        if "task" not in self.model_fields_set:
+        if "task" not in self.model_fields_set and self.method != AUTO:
             object.__setattr__(self, "task", self.method_class.tasks[0])
         task = tasks.find(self.task)
         if "data" not in self.model_fields_set:
@@ -161,51 +175,48 @@ class Experiment(Settings):
         if "student" not in self.model_fields_set:
             object.__setattr__(self, "student", NetworkSettings(name=task.student))
 
-    def _check_teacher(self) -> None:
-        needed = self.method_class.needs_teacher
-        if needed and self.teacher is None:
-            raise UserError(f"teacher is missing: method {self.method!r} learns from one, such as teacher: resnet20")
-        if self.teacher is not None and not needed:
-            raise InvalidSetting("teacher", self.teacher.name, f"method {self.method!r} has no teacher; leave it out")
-
-    def _check_budget(self) -> None:
-        search, epochs = self.search, self.training.epochs
-        if search.grace_period > epochs and search.scheduler != "none":
-            why = f"cannot exceed the full budget of {epochs} epochs (training.epochs); lower it, or raise the budget"
-            raise InvalidSetting("search.grace_period", search.grace_period, why)
-
-    def _check_phases(self) -> None:
-        for place, phase in enumerate(self.search.phases):
-            for name in sorted(set(phase.search) - self.dimensions.keys()):
-                if name in self.space:
-                    raise InvalidSetting(f"search.phases.{place}", name, "is a constant; give it a range in space")
-                raise UnknownName(f"searched hyperparameter in search.phases.{place}", shortened(name), self.dimensions)
-
-    def _check_grid(self) -> None:
-        """The sampler lists all points of a grid."""
-        known, size = hyperparameters_of(self.method_class), 1.0
-        for name, dimension in self.dimensions.items():
-            size *= points(dimension, known[name])
-            if size == math.inf:
-                raise UserError(f"space.{name}: a grid needs finite points; give the range a step, or list choices")
-            if size > _LARGEST_GRID:
-                why = f"the space has more than {_LARGEST_GRID} points; give wider steps, or take another sampler"
-                raise InvalidSetting("search.sampler", "grid", why)
-
-    def _check_settings(self) -> None:
-        """Whatever a trial may be given can be trained."""
-        self.resolve(self.paper())
-        self.resolve(self.control())
-        for end in ("lowest", "highest"):
-            corner = {name: extreme(dimension, end == "highest") for name, dimension in self.dimensions.items()}
-            try:
-                self.resolve(corner)
-            except UserError as error:
-                raise UserError(f"the {end} values of the space do not go together: {error}") from None
-
     @property
     def method_class(self) -> type[methods.Method]:
         return methods.find(self.method)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method, or those that a setting chooses among."""
+        return auto.methods_of(self.space) if self.method == AUTO else (self.method,)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any of its methods learns from a teacher."""
+        return any(methods.find(name).needs_teacher for name in self.methods)
+
+    @property
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """Every name that its space may contain."""
+        return auto.known_of(self.methods) if self.method == AUTO else hyperparameters_of(self.method_class)
+
+    def of_method(self, name: str) -> Experiment:
+        """Of several methods: the experiment of one of them, its hyperparameters under their own names."""
+        content = self.model_dump(mode="json")
+        content |= {"method": name, "space": auto.gathered(name, content["space"])}
+        if not methods.find(name).needs_teacher:
+            content["teacher"] = None
+        return Experiment(**content)
+
+    def of(self, setting: Hyperparameters) -> tuple[Experiment, dict[str, Scalar]]:
+        """The experiment of the method that a setting names, and the setting in that method's own names.
+
+        Of one method: itself, and the setting. Raises UserError for one that names no method, or holds another's.
+        """
+        if self.method != AUTO:
+            return self, dict(setting)
+        method = setting.get(METHOD)
+        if method not in (*self.methods, tasks.find(self.task).teacher_method):
+            raise InvalidSetting(METHOD, method, f"a setting of method auto names one of {', '.join(self.methods)}")
+        for name in setting:
+            if not auto.applies(name, method):
+                known = [each for each in self.hyperparameters if auto.applies(each, method)]
+                raise UnknownName(f"hyperparameter of method {method!r}", name, known)
+        return self.of_method(str(method)), auto.gathered(str(method), setting)
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
@@ -218,7 +229,16 @@ class Experiment(Settings):
         return {name: entry for name, entry in self.space.items() if not isinstance(entry, Settings)}
 
     def fixed(self, hyperparameters: Hyperparameters) -> Experiment:
-        """The same experiment with these hyperparameters as constants of the space."""
+        """The same experiment with these hyperparameters as constants of the space.
+
+        Those that a search over several methods found name theirs: the experiment is then of that method.
+        """
+        if METHOD in hyperparameters:
+            method = str(hyperparameters[METHOD])
+            if self.method not in (AUTO, method):
+                raise InvalidSetting(METHOD, method, f"these hyperparameters are of it, not of {self.method!r}")
+            own = self.of_method(method) if self.method == AUTO else self
+            return own.fixed({name: value for name, value in hyperparameters.items() if name != METHOD})
         return self.model_copy(update={"space": {**self.space, **hyperparameters}}).revalidated()
 
     def with_trials(self, trials: int) -> Experiment:
@@ -227,17 +247,7 @@ class Experiment(Settings):
 
     def anchored(self) -> Experiment:
         """The same experiment with every path of a person's made absolute: it holds from any folder."""
-        sections: dict[str, Any] = {"method": absolute(self.method)}
-        data = self.data
-        root = None if data.root is None else str(Path(data.root).expanduser().resolve())
-        sections["data"] = data.model_copy(update={"name": absolute(data.name), "root": root})
-        for role, network in (("student", self.student), ("teacher", self.teacher)):
-            if network is not None:
-                # A name with a slash is the folder of an export; without one it is never a file, whatever lies here.
-                name = _anchored(network.name) if "/" in network.name else network.name
-                places = {"name": absolute(name), "weights": network.weights and _anchored(network.weights)}
-                sections[role] = network.model_copy(update=places)
-        return self.model_copy(update=sections)
+        return self.model_copy(update=anchored(self.method, self.data, self.student, self.teacher))
 
     def revalidated(self) -> Experiment:
         """A copy that went through every check again (`model_copy` does none)."""
@@ -253,6 +263,8 @@ class Experiment(Settings):
         to the data set is left out, so that trial 0 is augmented as the data set recommends. What the space holds
         constant stays.
         """
+        if self.method == AUTO:
+            return self.papers()[0]
         method = self.method_class
         names = {*self.dimensions, *method.paper_training}
         sections = {**self.training.model_dump(), **self.augmentation.model_dump()}
@@ -262,16 +274,34 @@ class Experiment(Settings):
     def control(self) -> dict[str, Scalar]:
         """Trial 1: the same student and training without the method: every distillation weight 0.
 
-        The weights are 0 where the space holds them constant too; all else is as in trial 0. Of a method that its paper
-        setting or the space turns off already, it is trial 0.
+        They are 0 where the space holds them constant too; all else is as in trial 0, which may be off already.
         """
+        if self.method == AUTO:
+            untaught = tasks.find(self.task).teacher_method
+            return auto.spread(untaught, self.of_method(untaught).control())
         return self.paper() | self.method_class.control()
+
+    def papers(self) -> list[dict[str, Scalar]]:
+        """The published setting of each method."""
+        if self.method != AUTO:
+            return [self.paper()]
+        return [auto.spread(name, self.of_method(name).paper()) for name in self.methods]
+
+    def completed(self, setting: Hyperparameters) -> dict[str, Scalar]:
+        """The setting with the paper's values, those of the method that it names, for what it leaves out."""
+        if self.method != AUTO:
+            return {**self.paper(), **setting}
+        concrete, _ = self.of(setting)
+        return {**auto.spread(concrete.method, concrete.paper()), **setting}
 
     def resolve(self, hyperparameters: Hyperparameters) -> TrialSettings:
         """Put a flat setting where it belongs; whatever it leaves out keeps the experiment's or the paper's value.
 
         Raises UnknownName or InvalidSetting for a name or a value that does not fit.
         """
+        if self.method == AUTO:
+            concrete, own = self.of(hyperparameters)
+            return concrete.resolve(own)
         known = hyperparameters_of(self.method_class)
         parts: dict[str, dict[str, Scalar]] = {"method": {}, "training": {}, "augmentation": {}}
         for name, value in {**self.constants, **hyperparameters}.items():
@@ -304,29 +334,6 @@ def _keys(method: Any) -> Iterator[str]:
         yield from (f"space.{name}" for name in hyperparameters_of(methods.find(str(method))))
 
 
-def _space(space: Mapping[str, Any]) -> dict[str, Dimension | Scalar]:
-    return {name: _entry(name, value) for name, value in space.items()}
-
-
-def _entry(name: str, value: Any) -> Any:
-    """One entry of a space: a range, choices or a constant."""
-    if isinstance(value, Range | Choices):
-        return value
-    if not isinstance(value, Mapping):
-        try:
-            return one_value(value)
-        except ValueError as error:
-            why = str(error) if isinstance(value, Scalar) else "must be a range (low, high), choices or one value"
-            raise InvalidSetting(f"space.{name}", Shown(value), why) from None
-    kind = Choices if "choices" in value else Range
-    if kind is Choices and len(value) > 1:
-        raise InvalidSetting(f"space.{name}", Shown(value), "choices stand alone; what else is here belongs to a range")
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise explained(error, kind, ("space", name)) from None
-
-
 def _with_paper(training: TrainingSettings, method: type[methods.Method], optimizer: Scalar | None) -> TrainingSettings:
     """The training section, with the paper's values for what it leaves out, where the optimiser is the paper's."""
     given = training.model_dump(include=training.model_fields_set)
@@ -341,9 +348,3 @@ def _built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
         return model(**values)
     except ValidationError as error:
         raise explained(error, model, (where,)) from None
-
-
-def _anchored(place: str) -> str:
-    """A file or folder of a person's, absolute; what is none (`pretrained`) as it is."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.exists() else place

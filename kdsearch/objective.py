@@ -26,6 +26,8 @@ class Report:
     """Flat names to finite numbers: loss terms, learning rate, validation metrics."""
     seconds: float = 0.0
     """Time this epoch took."""
+    images: int = 0
+    """Images that went through the student in training: batches × batch size × the method's `forwards`."""
     panels: Panels = field(default_factory=dict)
     """At a few epochs of tasks whose output is a picture: columns of the same validation images."""
 

@@ -7,18 +7,17 @@ augmentation section. Their names are disjoint, so that a setting is one flat ma
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
-from kdsearch.settings import AugmentationSettings, Choices, Range, Scalar, TrainingSettings
+from kdsearch.settings import AugmentationSettings, Choices, Range, Scalar, TrainingSettings, one_value
 from kdsearch.wording import Shown, explained, plain_types, reason, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kdsearch.methods.base import Method
 
 Dimension = Range | Choices
@@ -142,3 +141,27 @@ def extreme(entry: Dimension, highest: bool) -> Scalar:
         return entry.high if highest else min(entry.low, 0) if entry.or_zero else entry.low
     numbers = [choice for choice in entry.choices if isinstance(choice, int | float)]
     return (max if highest else min)(numbers) if numbers else entry.choices[0]
+
+
+def read_entries(space: Mapping[str, Any]) -> dict[str, Dimension | Scalar]:
+    """The entries of a space as a file has them. Raises InvalidSetting."""
+    return {name: _entry(name, value) for name, value in space.items()}
+
+
+def _entry(name: str, value: Any) -> Any:
+    """One entry of a space: a range, choices or a constant."""
+    if isinstance(value, Range | Choices):
+        return value
+    if not isinstance(value, Mapping):
+        try:
+            return one_value(value)
+        except ValueError as error:
+            why = str(error) if isinstance(value, Scalar) else "must be a range (low, high), choices or one value"
+            raise InvalidSetting(f"space.{name}", Shown(value), why) from None
+    kind = Choices if "choices" in value else Range
+    if kind is Choices and len(value) > 1:
+        raise InvalidSetting(f"space.{name}", Shown(value), "choices stand alone; what else is here belongs to a range")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise explained(error, kind, ("space", name)) from None

@@ -23,6 +23,8 @@ storage=${KDSEARCH_STORAGE:-$HOME/kdsearch-runs}
 programs=${KDSEARCH_PROGRAMS:-$SLURM_SUBMIT_DIR/.venv/bin}
 # Address of the job's first node; empty: the one of its default route. To be set where the others cannot reach that.
 head_address=${KDSEARCH_HEAD_ADDRESS:-}
+# NVIDIA MPS on the nodes: auto (where the search's trials share GPUs), or no.
+mps=${KDSEARCH_MPS:-auto}
 # ---- … to here ----
 set -u
 
@@ -39,6 +41,26 @@ name_of_run() { # name_of_run ARGUMENT...: what --name says; empty where it is n
         esac
         shift
     done | tail -n 1
+}
+
+shares_gpus() { # shares_gpus COMMAND ARGUMENT...: whether trials share GPUs, as the line says or the file that it names
+    local share='' file=''
+    [ "$1" != resume ] || file=$storage/${2:-}/experiment.yaml
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --gpus-per-trial=*) share=${1#*=} ;;
+            --set=resources.gpus_per_trial=*) share=${1##*=} ;;
+            --gpus-per-trial) share=${2:-} ;;
+            --set) case ${2:-} in resources.gpus_per_trial=*) share=${2##*=} ;; esac ;;
+            *.yaml | *.yml) file=${file:-$1} ;;
+        esac
+        shift
+    done
+    [ -n "$share" ] || share=$(sed -n 's/#.*//; s/.*gpus_per_trial: *\([a-z0-9.]*\).*/\1/p' "$file" 2>/dev/null)
+    case $share in
+        auto | 0.*[1-9]* | .*[1-9]*) return 0 ;;
+        *) return 1 ;;
+    esac
 }
 
 check() { # check ARGUMENT...: what can be known to be wrong before anything starts
@@ -66,14 +88,43 @@ make_token() { # who can read it can use the cluster: the owner alone, on every 
         die 1 "the token cannot be written to $storage"
 }
 
-start_node() { # start_node NODE WHAT...: Ray on one node, with what Slurm gave us there, until it is told to end
+# On a node: Ray with the GPUs that Slurm gave us there; where they are shared and there are any, MPS around it. Its
+# daemon, Ray and the trials know the GPUs by their own names: numbers would be counted anew by each of them.
+# shellcheck disable=SC2016 # the node expands it: it may have other GPUs than this one
+on_node='
+    gpus=${SLURM_GPUS_ON_NODE:-0} node=$1
+    shift
+    mkdir -p "$RAY_TMPDIR"
+    names() { nvidia-smi --query-gpu=uuid --format=csv,noheader ${CUDA_VISIBLE_DEVICES:+--id="$CUDA_VISIBLE_DEVICES"}; }
+    if [ "$SHARE_GPUS" = no ] || [ "$gpus" = 0 ]; then
+        exec "$@" --num-gpus="$gpus"
+    fi
+    if named=$(names); then
+        CUDA_VISIBLE_DEVICES=$(echo "$named" | paste -s -d , -)
+        CUDA_MPS_PIPE_DIRECTORY=/tmp/kdsearch-$SLURM_JOB_ID-$node
+        CUDA_MPS_LOG_DIRECTORY=$RAY_TMPDIR
+        export CUDA_VISIBLE_DEVICES CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+        mkdir -p "$CUDA_MPS_PIPE_DIRECTORY"
+    fi
+    if [ -z "$named" ] || ! nvidia-cuda-mps-control -d; then
+        echo "slurm.sh: no NVIDIA MPS on $node, trials share GPUs by turns"
+        exec "$@" --num-gpus="$gpus"
+    fi
+    "$@" --num-gpus="$gpus" &
+    ray=$!
+    trap "kill -TERM $ray" TERM INT
+    while kill -0 "$ray" 2>/dev/null; do
+        wait "$ray"
+    done
+    echo quit | nvidia-cuda-mps-control
+    rm -rf "$CUDA_MPS_PIPE_DIRECTORY"
+'
+
+start_node() { # start_node NODE WHAT...: Ray on one node, until it is told to end
     local node=$1
     shift
-    # shellcheck disable=SC2016 # the node expands it: it may have other GPUs than this one
-    srun --nodes=1 --ntasks=1 --nodelist="$node" --cpus-per-task="$cpus" --overlap --no-kill sh -c '
-        mkdir -p "$RAY_TMPDIR"
-        exec "$@" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
-    ' sh "$programs/ray" start "$@" --num-cpus="$cpus" --block --disable-usage-stats \
+    srun --nodes=1 --ntasks=1 --nodelist="$node" --cpus-per-task="$cpus" --overlap --no-kill \
+        sh -c "$on_node" sh "$node" "$programs/ray" start "$@" --num-cpus="$cpus" --block --disable-usage-stats \
         --dashboard-agent-listen-port=0 >"$logs/$node.log" 2>&1 &
     nodes+=($!)
 }
@@ -177,6 +228,9 @@ requeue() { # unless Slurm is ending the job already: then it was cancelled, or 
 check "$@"
 nodes=() leaving='' logs='' count=0
 cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+SHARE_GPUS=no
+[ "$mps" = no ] || ! shares_gpus "$@" || SHARE_GPUS=yes
+export SHARE_GPUS
 trap 'leaving=yes' USR1 TERM
 trap end_cluster EXIT
 make_token

@@ -8,8 +8,10 @@ import sys
 import typer
 
 from kdsearch.cli.chain import chain
+from kdsearch.cli.compare import compare
 from kdsearch.cli.confirm import confirm
 from kdsearch.cli.evaluate import evaluate
+from kdsearch.cli.jobs import jobs, logs, stop, submit
 from kdsearch.cli.methods import methods
 from kdsearch.cli.output import console, safe
 from kdsearch.cli.report import report
@@ -25,8 +27,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (search, chain, resume, confirm, ls, status, best, export, report, train, evaluate, methods):
+for command in (search, chain, compare, resume, confirm, ls, status, best, export, report, train, evaluate, methods):
     app.command()(command)
+for of_jobs in (jobs, logs, stop):
+    app.command()(of_jobs)
+# The options of `search` pass through `submit`, which has that command check them.
+app.command(context_settings={"ignore_unknown_options": True})(submit)
 
 
 def main() -> None:

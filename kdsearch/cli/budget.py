@@ -1,4 +1,4 @@
-"""`--budget 64trials,2h,40gpuh`: trials, wall time and GPU hours, whichever ends first."""
+"""`--budget 64trials,2h,40gpuh,2000000img`: trials, wall time, GPU hours, images seen, whichever ends first."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def parse_budget(text: str) -> dict[str, float | int]:
-    """The search settings that a budget sets: `trials`, `time` in seconds, `gpu_hours`. Raises InvalidSetting."""
+    """The search settings that a budget sets: `trials`, `time` in seconds, `gpu_hours`, `images`.
+
+    Raises InvalidSetting.
+    """
     found: dict[str, float | int] = {}
     for part in text.lower().split(","):
         match = _PART.fullmatch(part.strip())
         key, value = _setting(float(match["amount"]), match["unit"]) if match else ("", 0.0)
         if not key or value <= 0:
-            why = "give trials, wall time or GPU hours, such as 64trials, 90m, 2h, 40gpuh, or several with commas"
+            why = (
+                "give trials, wall time, GPU hours or images seen, such as 64trials, 90m, 2h, 40gpuh, 2000000img, or "
+                "several with commas"
+            )
             raise InvalidSetting("--budget", part.strip() or text, why)
         if key in found:
             raise InvalidSetting("--budget", text, "names the same limit twice")
@@ -26,8 +32,9 @@ def parse_budget(text: str) -> dict[str, float | int]:
 
 
 def _setting(amount: float, unit: str) -> tuple[str, float | int]:
-    if unit in ("", "trial", "trials"):
-        return ("trials", int(amount)) if amount.is_integer() else ("", 0)
+    for name, units in (("trials", ("", "trial", "trials")), ("images", ("img", "images"))):
+        if unit in units:
+            return (name, int(amount)) if amount.is_integer() else ("", 0)
     if unit in ("gpuh", "gpuhours"):
         return "gpu_hours", amount
     return ("time", amount * _SECONDS[unit]) if unit in _SECONDS else ("", 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdsearch.cli.options import AllowCode
 from kdsearch.cli.output import Column, Row, print_json, say
 from kdsearch.cli.runs import AsJson, Storage
 from kdsearch.cli.table import print_table
@@ -32,6 +33,7 @@ def chain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the steps, write nothing.")
     ] = False,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
@@ -41,7 +43,7 @@ def chain(
     """
     from kdsearch.chain import Chain
 
-    found = Chain.load(file, name)
+    found = Chain.load(file, name, allow_code=allow_code)
     if dry_run:
         _dry_run(found)
         return
@@ -115,8 +117,12 @@ def _show_next(document: dict[str, Any], folder: Path) -> None:
 
 def _go_on(folder: Path) -> str:
     from kdsearch.cli.views import typed_folder
+    from kdsearch.consent import names_code
+    from kdsearch.files import read_yaml
+    from kdsearch.results.storage import CHAIN
 
-    return f"Go on with:  kdsearch resume {typed_folder(folder)}"
+    flag = " --allow-code" if names_code(read_yaml(folder / CHAIN)) else ""
+    return f"Go on with:  kdsearch resume {typed_folder(folder)}{flag}"
 
 
 def _dry_run(found: Any) -> None:

@@ -54,10 +54,11 @@ def confirm(
             )
     except KeyboardInterrupt:
         if (folder / FOLDER).exists() and not as_json:
-            command = f"kdsearch confirm {typed_folder(folder)} --top {top} --seeds {seeds}"
+            flag = " --allow-code" if allow_code else ""
+            command = f"kdsearch confirm {typed_folder(folder)} --top {top} --seeds {seeds}{flag}"
             say(f"Go on with:  {command}", "bold", wrap=False)
         raise
-    show_confirmation(Results(folder), document)
+    show_confirmation(Results(find_run(run, storage)), document)  # of a run at a URL, the copy that was written now
 
 
 class Display:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from kdsearch.cli.output import duration, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
+    from kdsearch.results.packing import PackingDocument
     from kdsearch.training.rehearsal import Rehearsal
 
 
@@ -23,26 +27,36 @@ class Estimate:
     epochs_high: int
     """Epochs when no trial is stopped."""
     disk_bytes: int
+    gpus_per_trial: float
+    packing: PackingDocument | None = None
+    """How many trials share a GPU, where they do or it was asked."""
 
     def seconds(self, epochs: int) -> float:
         return epochs * self.rehearsal.seconds_per_epoch / self.slots
 
 
-def estimate(experiment: Experiment) -> Estimate:
-    """Check everything that a search checks, train a few steps, and extrapolate."""
+def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
+    """Check everything that a search checks, train a few steps, and extrapolate.
+
+    How trials share a GPU is taken from what earlier searches measured in this storage, or measured now.
+    """
     from kdsearch import data as data_sets
     from kdsearch.training.rehearsal import measure, rehearse
     from kdsearch.training.teacher import load_teacher
-    from kdsearch.tuning.pool import gpus_per_trial, pool, slots
+    from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
 
     resources = experiment.resources
     with pool(resources) as wait_for_ray:
         data = data_sets.load(experiment.data, experiment.task)
         rehearse(experiment, data)
-        teacher = load_teacher(experiment, data) if experiment.method_class.needs_teacher else None
+        teacher = load_teacher(experiment, data) if experiment.needs_teacher else None
         wait_for_ray()
+        gpus, packing = gpus_per_trial(resources), None
+        if shares(resources):
+            packing = _packing(experiment, data, storage)
+            gpus = packing["gpus_per_trial"]
         measured = measure(experiment, data, teacher)
-        room = slots(resources.cpus_per_trial, gpus_per_trial(resources), resources.max_concurrent)
+        room = slots(resources.cpus_per_trial, gpus, resources.max_concurrent, resources.max_gpus)
     trials = experiment.search.trials
     # Checkpoints of running trials (two each), kept students, and the curves.
     disk = 2 * room * measured.checkpoint_bytes + (experiment.search.keep + 1) * measured.parameters * 4
@@ -52,7 +66,17 @@ def estimate(experiment: Experiment) -> Estimate:
         epochs_low=_fewest_epochs(experiment),
         epochs_high=trials * experiment.training.epochs,
         disk_bytes=disk + trials * 50_000,
+        gpus_per_trial=gpus,
+        packing=packing,
     )
+
+
+def _packing(experiment: Experiment, data: DataSet, storage: Path | None) -> PackingDocument:
+    from kdsearch.tuning.objective import TrainerObjectives
+    from kdsearch.tuning.packing import find_packing
+
+    objectives = TrainerObjectives(experiment, data, threads=max(1, int(experiment.resources.cpus_per_trial)))
+    return find_packing(experiment.resources, objectives, (), storage, lambda sentence: None, remember=False)
 
 
 def _fewest_epochs(experiment: Experiment) -> int:
@@ -78,9 +102,13 @@ def show_estimate(experiment: Experiment, found: Estimate) -> None:
     say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine")
     low, high = found.seconds(found.epochs_low), found.seconds(found.epochs_high)
     say(f"time        {duration(low)} to {duration(high)}, start-up and the teacher's training apart")
-    gpus = experiment.resources.gpus_per_trial
+    gpus = found.gpus_per_trial
     if gpus:
         say(f"GPU hours   {low * found.slots * gpus / 3600:.1f} to {high * found.slots * gpus / 3600:.1f}")
+    if found.packing is not None:
+        from kdsearch.cli.packing import show_packing
+
+        show_packing(found.packing, label="GPUs        ")
     if measured.memory_bytes is not None:
         say(f"GPU memory  {measured.memory_bytes / 2**30:.2f} GiB a trial")
     say(f"disk        about {found.disk_bytes / 2**20:.0f} MiB")

@@ -58,7 +58,10 @@ def load_experiment(
         if text is not None:
             network: dict[str, Any] = {"weights": None, "arguments": {}} | parse_network(text)
             overrides |= {f"{role}.{key}": value for key, value in network.items()}
-    overrides |= parse_assignments(assignments or [])
+    assigned = parse_assignments(assignments or [])
+    overrides |= assigned
+    if "search.grace_period" not in {**flags, **assigned}:
+        overrides |= _first_rung(space, overrides)
     experiment = Experiment.load(space, overrides, allow_code=allow_code)
     if hyperparameters is not None:
         experiment = experiment.fixed(read_settings(hyperparameters))
@@ -68,6 +71,7 @@ def load_experiment(
 def _of_task(space: str, flags: Mapping[str, Any], allow_code: bool) -> dict[str, Any]:
     """Data and networks that a task brings, where the command line asks for another than the file is made for."""
     from kdsearch import methods, tasks
+    from kdsearch.auto import AUTO
     from kdsearch.consent import refuse_code
     from kdsearch.spaces import read_space
 
@@ -79,7 +83,7 @@ def _of_task(space: str, flags: Mapping[str, Any], allow_code: bool) -> dict[str
         refuse_code({"method": content.get("method")}, space, [space])
     task = tasks.find(name)
     networks: dict[str, Mapping[str, Any]] = {"student": {"name": task.student, "arguments": task.student_arguments}}
-    if methods.find(content["method"]).needs_teacher:
+    if content["method"] == AUTO or methods.find(content["method"]).needs_teacher:
         networks["teacher"] = task.teacher
     brought: dict[str, Any] = {"data.name": task.data}
     for title, section in (("training", task.training), ("search", task.search)):
@@ -88,6 +92,26 @@ def _of_task(space: str, flags: Mapping[str, Any], allow_code: bool) -> dict[str
         whole = {"weights": None, "arguments": {}} | dict(network)
         brought |= {f"{role}.{key}": value for key, value in whole.items()}
     return brought
+
+
+def _first_rung(space: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The first rung that a task or a shipped space brings, within the epochs of a person who asks for fewer.
+
+    One that a person's own file names stays: of the two wishes neither is for us to change.
+    """
+    from pathlib import Path
+
+    from kdsearch.settings import SearchSettings
+    from kdsearch.spaces import read_space
+
+    epochs = overrides.get("training.epochs")
+    section = read_space(space).get("search")
+    inside = section.get("grace_period") if isinstance(section, dict) else None
+    if inside is not None and Path(space).suffix in {".yaml", ".yml"} and "search.grace_period" not in overrides:
+        return {}
+    brought = overrides.get("search.grace_period", inside or SearchSettings().grace_period)
+    too_late = type(epochs) is int and type(brought) is int and brought > epochs >= 1
+    return {"search.grace_period": epochs} if too_late else {}
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

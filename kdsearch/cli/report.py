@@ -24,7 +24,11 @@ def report(
     run: RunName,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="File to write; default: report.html in the run's folder.", metavar="FILE"),
+        typer.Option(
+            "--to",
+            help="File to write; default: report.html in the run's folder, of a run at a URL here.",
+            metavar="FILE",
+        ),
     ] = None,
     form: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: md for a file that ends so, else html.")
@@ -35,11 +39,13 @@ def report(
     """Write what a run found, and how sure it is, on one page that needs no network."""
     from kdsearch.files import write_atomic
     from kdsearch.results import Results, find_run
+    from kdsearch.results.copies import home_of
     from kdsearch.results.report import report as written
 
     folder = find_run(run, storage)
     kind = form or (ReportFormat.md if to is not None and to.suffix.lower() == ".md" else ReportFormat.html)
-    target = to.expanduser() if to is not None else folder / f"report.{kind.value}"
+    place = folder if home_of(folder) is None else Path()  # what is read of a run at a URL is a copy in a cache
+    target = to.expanduser() if to is not None else place / f"report.{kind.value}"
     if target.is_dir():
         raise RunError(f"--to {str(target)!r} is a folder: name a file in it")
     content = written(Results(folder), kind.value).encode()

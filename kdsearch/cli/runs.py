@@ -14,15 +14,21 @@ from kdsearch.cli.options import AllowCode
 from kdsearch.cli.output import Column, Row, print_json, say, score
 from kdsearch.cli.table import print_table
 from kdsearch.errors import KDSearchError, RunError, UserError
-from kdsearch.results import Results, export_run, find_run, list_runs
+from kdsearch.results import Results, Trial, export_run, find_run, list_runs
 from kdsearch.results.card import hyperparameters_yaml
 from kdsearch.results.documents import read_json
 from kdsearch.results.export import BEST, METRICS
 from kdsearch.results.progress import progress
-from kdsearch.results.storage import find_chain, run_name
+from kdsearch.results.storage import find_chain, find_comparison, run_name
 
 Storage = Annotated[
-    str, typer.Option("--storage", envvar="KDSEARCH_STORAGE", help="Folder in which the runs lie.", metavar="PATH")
+    str,
+    typer.Option(
+        "--storage",
+        envvar="KDSEARCH_STORAGE",
+        help="Folder, or URL (s3://, gs://), in which the runs lie.",
+        metavar="PATH",
+    ),
 ]
 RunName = Annotated[str, typer.Argument(help="Name of a run in the storage, or its folder.", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -103,7 +109,11 @@ def status(
     storage: Storage = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Show where a run stands: progress, the best so far, its trials; of a chain, its table so far."""
+    """Show where a run stands: progress, the best so far, its trials; of a chain or comparison, its table so far."""
+    comparison = find_comparison(run, storage)
+    if comparison is not None:
+        _comparison_status(comparison, as_json)
+        return
     chain = find_chain(run, storage)
     if chain is not None:
         _chain_status(chain, as_json)
@@ -125,6 +135,14 @@ def _chain_status(folder: Path, as_json: bool) -> None:
     print_json(document) if as_json else show_chain(document)
 
 
+def _comparison_status(folder: Path, as_json: bool) -> None:
+    from kdsearch.cli.compare import show_comparison
+    from kdsearch.results.compare import read_comparison
+
+    document = read_comparison(folder)
+    print_json(document) if as_json else show_comparison(document)
+
+
 def best(
     run: RunName,
     top: Annotated[int, typer.Option("--top", min=1, help="How many trials to show.")] = 5,
@@ -144,11 +162,12 @@ def best(
         raise RunError(f"run {results.name!r} has no result yet: {_why_nothing(results)}")
     if as_yaml:
         value = f"{results.metric or 'score'} {score(found.best)} on validation"
+        method, setting = _of_one_method(results, found)
         comments = [
             f"Hyperparameters of trial {found.number} of run {results.name}: {value}.",
-            f"Train with them: kdsearch train {results.experiment.get('method')} --hyperparameters best.yaml",
+            f"Train with them: kdsearch train {method} --hyperparameters best.yaml",
         ]
-        typer.echo(hyperparameters_yaml(found.hyperparameters, comments), nl=False)
+        typer.echo(hyperparameters_yaml(setting, comments), nl=False)
         return
     from kdsearch.cli.views import show_best, show_classes, show_headline, show_next
 
@@ -160,6 +179,16 @@ def best(
     if metrics.is_file():
         show_classes(read_json(metrics))
     show_next(results)
+
+
+def _of_one_method(results: Results, trial: Trial) -> tuple[str, dict[str, Any]]:
+    """The method of a trial, and its setting as that method's own."""
+    from kdsearch.auto import AUTO, METHOD, gathered
+
+    method, setting = str(results.experiment.get("method")), trial.hyperparameters
+    if method != AUTO:
+        return method, setting
+    return str(setting[METHOD]), {METHOD: setting[METHOD], **gathered(str(setting[METHOD]), setting)}
 
 
 def _best_document(results: Results, top: int) -> dict[str, Any]:
@@ -205,7 +234,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Copy the best student of a run, its hyperparameters, metrics and model card to a new folder."""
-    source = find_run(run, storage)
+    source = find_run(run, storage, weights=True)
     folder = export_run(source, to)
     if form is not ExportFormat.safetensors:
         _deploy(source, folder, form, allow_code)

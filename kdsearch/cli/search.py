@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,13 +14,14 @@ from kdsearch.cli.runs import RunName, Storage
 from kdsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from kdsearch.experiment import Experiment
     from kdsearch.results import Results
 
 
 def search(
+    context: typer.Context,
     space: options.Space,
     data: options.Data = None,
     data_root: options.DataRoot = None,
@@ -36,10 +38,14 @@ def search(
     label_fraction: options.LabelFraction = None,
     label_noise: options.LabelNoise = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option("--gpus-per-trial", help="GPUs of a trial, below 1 a share of one.")
+        str | None,
+        typer.Option("--gpus-per-trial", help="GPUs of a trial, below 1 a share of one; auto: measured.", metavar="N"),
     ] = None,
     cpus_per_trial: Annotated[float | None, typer.Option("--cpus-per-trial", help="CPUs of a trial.")] = None,
     max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", help="Trials at a time.")] = None,
+    max_gpus: Annotated[
+        int | None, typer.Option("--max-gpus", help="GPUs that all trials together hold at a time.")
+    ] = None,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster to join: auto or HOST:PORT.")] = None,
     study: Annotated[str | None, typer.Option("--study", help="Database URL that mirrors the study.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
@@ -58,32 +64,45 @@ def search(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
     """Search the hyperparameters of a distillation method and take home the best student."""
-    flags: dict[str, Any] = {
-        "task": task,
-        "name": name,
-        "seed": seed,
-        "data.name": data,
-        "data.root": data_root,
-        "data.label_fraction": label_fraction,
-        "data.label_noise": label_noise,
-        "training.epochs": max_epochs,
-        "search.trials": trials,
-        "search.sampler": sampler,
-        "search.scheduler": scheduler,
-        "search.study": study,
-        "resources.gpus_per_trial": gpus_per_trial,
-        "resources.cpus_per_trial": cpus_per_trial,
-        "resources.max_concurrent": max_concurrent,
-        "resources.address": address,
-    }
-    flags |= {f"search.{key}": value for key, value in (parse_budget(budget) if budget else {}).items()}
-    experiment = options.load_experiment(
-        space, flags, student, teacher, assignments, hyperparameters, allow_code=allow_code
-    )
+    experiment = experiment_of(context.params)
     if dry_run:
-        _dry_run(experiment)
+        _dry_run(experiment, storage)
         return
     show_end(_search(experiment, storage, try_first or [], warm_start, verbose))
+
+
+def experiment_of(given: Mapping[str, Any]) -> Experiment:
+    """The experiment of a command line of `search`: its parameters by name, as `submit` has them too."""
+    flags: dict[str, Any] = {
+        "task": given["task"],
+        "name": given["name"],
+        "seed": given["seed"],
+        "data.name": given["data"],
+        "data.root": given["data_root"],
+        "data.label_fraction": given["label_fraction"],
+        "data.label_noise": given["label_noise"],
+        "training.epochs": given["max_epochs"],
+        "search.trials": given["trials"],
+        "search.sampler": given["sampler"],
+        "search.scheduler": given["scheduler"],
+        "search.study": given["study"],
+        "resources.gpus_per_trial": given["gpus_per_trial"],
+        "resources.cpus_per_trial": given["cpus_per_trial"],
+        "resources.max_concurrent": given["max_concurrent"],
+        "resources.max_gpus": given["max_gpus"],
+        "resources.address": given["address"],
+    }
+    budget = parse_budget(given["budget"]) if given["budget"] else {}
+    flags |= {f"search.{key}": value for key, value in budget.items()}
+    return options.load_experiment(
+        given["space"],
+        flags,
+        given["student"],
+        given["teacher"],
+        given["assignments"],
+        given["hyperparameters"],
+        allow_code=given["allow_code"],
+    )
 
 
 def _search(
@@ -129,10 +148,10 @@ def show_end(results: Results) -> None:
         show_next(results)
 
 
-def _dry_run(experiment: Experiment) -> None:
+def _dry_run(experiment: Experiment, storage: str) -> None:
     from kdsearch.cli.estimate import estimate, show_estimate
 
-    show_estimate(experiment, estimate(experiment))
+    show_estimate(experiment, estimate(experiment, None if "://" in storage else Path(storage).expanduser()))
 
 
 def resume(
@@ -141,33 +160,46 @@ def resume(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run failed trials again, but for those that diverged.")
     ] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to go on with: auto, HOST:PORT, or local for none.")
+    ] = None,
     storage: Storage = "runs",
     allow_code: options.AllowCode = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
-    """Go on with a search or a chain that was interrupted, from its folder alone, or add trials to a search."""
+    """Go on with a search, a chain or a comparison from its folder alone, or add trials to a search."""
     from kdsearch.cli.display import Display
     from kdsearch.experiment import Experiment
     from kdsearch.results import Results, find_run
-    from kdsearch.results.storage import find_chain, is_chain
+    from kdsearch.results.storage import find_chain, find_comparison, is_chain, is_comparison
     from kdsearch.tuning import resume as resume_search
 
+    comparison = find_comparison(run, storage)
+    if comparison is not None:
+        if address is not None:
+            raise InvalidSetting("--address", address, "is for a search or a chain; a comparison stays where it began")
+        _resume_comparison(comparison, trials, retry_failed, allow_code, verbose)
+        return
     chain = find_chain(run, storage)
     if chain is not None:
         if retry_failed:
             raise InvalidSetting("--retry-failed", chain.name, "is a chain; name one of its searches")
-        _resume_chain(chain, trials, verbose)
+        _resume_chain(chain, trials, address, allow_code, verbose)
         return
     folder = find_run(run, storage)
     if trials and is_chain(folder.parent):
         raise InvalidSetting("--trials", trials, "would change a teacher whose students may be trained already")
-    experiment = Experiment.load(str(folder / "experiment.yaml"), allow_code=allow_code)
+    if trials and is_comparison(folder.parent):
+        raise InvalidSetting("--trials", trials, "would give this search more than those it is compared with")
+    moved = {} if address is None else {"resources.address": address}
+    experiment = Experiment.load(str(folder / "experiment.yaml"), moved, allow_code=allow_code)
     experiment = experiment.with_trials(experiment.search.trials + trials)
     with Display(experiment, Results(folder)) as display:
         results = resume_search(
             folder,
             more_trials=trials,
             retry_failed=retry_failed,
+            address=address,
             watchers=[display],
             announce=display.announce,
             allow_code=allow_code,
@@ -176,10 +208,31 @@ def resume(
     show_end(results)
 
 
-def _resume_chain(folder: Path, trials: int, verbose: bool) -> None:
+def _resume_chain(folder: Path, trials: int, address: str | None, allow_code: bool, verbose: bool) -> None:
     from kdsearch.cli.chain import displayed, drive
     from kdsearch.tuning.chain import resume_chain
 
     if trials:
         raise InvalidSetting("--trials", trials, "is for a search; a chain goes on as it was begun")
-    drive(lambda: resume_chain(folder, view=displayed, announce=say, verbose=verbose), folder)
+    drive(
+        lambda: resume_chain(
+            folder, address=address, view=displayed, announce=say, allow_code=allow_code, verbose=verbose
+        ),
+        folder,
+    )
+
+
+def _resume_comparison(folder: Path, trials: int, retry_failed: bool, allow_code: bool, verbose: bool) -> None:
+    from kdsearch.cli.compare import confirming, drive, searching
+    from kdsearch.tuning.compare import resume_comparison
+
+    if trials:
+        raise InvalidSetting("--trials", trials, "is for a search; the budget of a comparison is the same for all")
+    if retry_failed:
+        raise InvalidSetting("--retry-failed", folder.name, "is a comparison; name one of its searches")
+    drive(
+        lambda: resume_comparison(
+            folder, view=searching, confirming=confirming, announce=say, allow_code=allow_code, verbose=verbose
+        ),
+        folder,
+    )

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdsearch.cli.output import Column, Row, console, duration, gain, say, say_parts, score, values
+from kdsearch.cli.packing import show_packing
 from kdsearch.cli.table import print_table
 from kdsearch.results.card import per_class
+from kdsearch.results.copies import Home, home_of
 from kdsearch.results.figures import name_of as name_of
+from kdsearch.results.packing import read_packing
 from kdsearch.results.progress import budget_in_words as budget_in_words
 from kdsearch.results.progress import progress
+from kdsearch.results.remote import is_url
 from kdsearch.results.storage import run_name
 
 if TYPE_CHECKING:
@@ -34,6 +38,12 @@ def show_status(results: Results, *, everything: bool = False) -> None:
     """The run, how far it has come, the best so far against paper and control, and the trials."""
     show_headline(results)
     show_progress(results)
+    packing = read_packing(results.folder)
+    if packing is not None:
+        show_packing(packing, everything=everything)
+        larger = results.attribute("gpus_per_trial")
+        if larger:
+            say(f"Since a trial ran out of GPU memory, each has {larger:g} GPUs.", "dim")
     if results.best is not None:
         say()
         show_comparison(results)
@@ -230,6 +240,10 @@ def typed(results: Results) -> str:
 
 def typed_folder(folder: Path) -> str:
     """The folder of a run or a chain as one types it."""
+    if (home := home_of(folder)) is not None:
+        known = os.environ.get("KDSEARCH_STORAGE", "")
+        at_hand = is_url(known) and Home(known).remote == home.remote
+        return folder.name if at_hand else f"{folder.name} --storage {shlex.quote(home.url)}"
     storage = Path(os.environ.get("KDSEARCH_STORAGE", "runs")).expanduser()
     name = run_name(folder)
     in_storage = (storage / name).resolve() == folder.resolve()

@@ -36,7 +36,8 @@ class Plan:
 
     candidates: tuple[Trial, ...]
     """The best settings of the search, the best first; without the control."""
-    paper: Trial | None
+    papers: Mapping[int, Trial]
+    """The paper's setting to compare each candidate with, by its number: that of its own method."""
     control: Trial | None
     deciding: tuple[int, ...]
     """Seeds on which validation decides among the candidates; none where there is one candidate."""
@@ -47,9 +48,10 @@ class Plan:
 
     def settings(self, winner: Trial) -> dict[str, Trial]:
         """What is trained on the reporting seeds, by its part; the paper's setting is left out where it has won."""
-        found = {WINNER: winner, PAPER: self.paper, CONTROL: self.control}
+        paper = self.papers.get(winner.number)
+        found = {WINNER: winner, PAPER: paper, CONTROL: self.control}
         distinct = {part: trial for part, trial in found.items() if trial is not None}
-        if self.paper is not None and _same(self.paper, winner):
+        if paper is not None and _same(paper, winner):
             del distinct[PAPER]
         return distinct
 
@@ -74,18 +76,22 @@ def plan(results: Results, top: int, seeds: int) -> Plan:
             f"run {results.name!r} has nothing to confirm: none of its {len(results.trials)} trials trained a setting "
             "of the method to the full budget"
         )
-    paper, chosen = results.paper, candidates[:top]
-    if paper is not None:  # a setting that is the paper's stands under the paper's number
-        chosen = [paper if _same(trial, paper) and paper.state == "COMPLETE" else trial for trial in chosen]
+    chosen = [_under_papers_number(trial, results.paper_of(trial)) for trial in candidates[:top]]
+    papers = {trial.number: paper for trial in chosen if (paper := results.paper_of(trial)) is not None}
     deciding, reporting = fresh_seeds(int(results.experiment.get("seed") or 0), seeds)
     return Plan(
         candidates=tuple(chosen),
-        paper=paper,
+        papers=papers,
         control=results.control,
         deciding=deciding if len(chosen) > 1 else (),
         reporting=reporting,
         sign=1 if results.mode == "max" else -1,
     )
+
+
+def _under_papers_number(trial: Trial, paper: Trial | None) -> Trial:
+    """The trial; of a setting that is the paper's, the paper's."""
+    return paper if paper is not None and _same(trial, paper) and paper.state == "COMPLETE" else trial
 
 
 def fresh_seeds(seed: int, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

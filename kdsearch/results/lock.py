@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsearch.errors import RunError
+from kdsearch.results.lease import is_leased
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,11 +75,14 @@ class RunLock:
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Whether a living process drives the run in `folder`; needs no more than the right to read."""
+    """Whether a living process drives the run in `folder`; needs no more than the right to read.
+
+    Of a copy of a run at a URL: whether the lease held when it was copied, and has not run out since.
+    """
     try:
         file = os.open(Path(folder) / FILE, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return is_leased(Path(folder))
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

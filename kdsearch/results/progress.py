@@ -20,6 +20,8 @@ class Budget:
     trials: int | None
     seconds: float | None
     gpu_hours: float | None
+    images: float | None = None
+    training_time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Progress:
     epochs: int
     """Epochs trained, over all trials."""
     elapsed: float | None
-    """Seconds since the search began, to its end where it has ended."""
+    """Seconds for which the search has been driven; the time between a driver's end and a resume does not count."""
     fraction: float
     """The share of the budget that is spent, in [0, 1]; of several limits the one that is nearest."""
     left: float | None
@@ -44,12 +46,14 @@ def progress(results: Results, now: float | None = None) -> Progress:
     budget = _budget(results.experiment.get("search"))
     running = results.state == "RUNNING"
     until = results.ended if not running else now or time.time()
-    elapsed = None if until is None or results.started is None else max(0.0, until - results.started)
+    elapsed = _elapsed(results, until)
     ended = sum(trial.state != "RUNNING" for trial in results.trials)
     spent = [
         _share(ended, budget.trials),
         _share(elapsed, budget.seconds),
         _share(results.attribute("gpu_hours"), budget.gpu_hours),
+        _share(sum(trial.images or 0 for trial in results.trials), budget.images),
+        _share(sum(trial.seconds for trial in results.trials), budget.training_time),
     ]
     fraction = min(1.0, max(spent))
     can_tell = running and elapsed and 0 < fraction < 1
@@ -63,18 +67,27 @@ def progress(results: Results, now: float | None = None) -> Progress:
     )
 
 
+def _elapsed(results: Results, until: float | None) -> float | None:
+    since = _positive(results.attribute("resumed")) or results.started
+    before = _positive(results.attribute("seconds_before")) or 0.0
+    return None if until is None or since is None else before + max(0.0, until - since)
+
+
 def budget_in_words(budget: Budget) -> str:
     """`32 trials`, `32 trials or 2 h 00 m`; `none`."""
     parts = [f"{budget.trials} trials"] if budget.trials else []
     parts += [duration(budget.seconds)] if budget.seconds else []
     parts += [f"{budget.gpu_hours:g} GPU hours"] if budget.gpu_hours else []
+    parts += [f"{budget.images:,.0f} images"] if budget.images else []
+    parts += [f"{duration(budget.training_time)} of training"] if budget.training_time else []
     return " or ".join(parts) or "none"
 
 
 def _budget(search: Any) -> Budget:
     known = search if isinstance(search, dict) else {}
     trials = _positive(known.get("trials"))
-    return Budget(int(trials) if trials else None, _positive(known.get("time")), _positive(known.get("gpu_hours")))
+    limits = (_positive(known.get(name)) for name in ("time", "gpu_hours", "images", "training_time"))
+    return Budget(int(trials) if trials else None, *limits)
 
 
 def _positive(value: Any) -> float | None:

@@ -54,6 +54,8 @@ class Trial:
     gpu_ids: tuple[str, ...]
     error: str | None
     curve: tuple[Point, ...]
+    images: int | None = None
+    """Images that the student saw in training; None while it runs, and of runs that did not count them."""
 
     def document(self) -> dict[str, Any]:
         """The trial as `kdsearch status --json` shows it."""
@@ -174,8 +176,15 @@ class Results:
 
     @property
     def paper(self) -> Trial | None:
-        """The method's published setting."""
-        return next((trial for trial in self.trials if trial.role == "paper"), None)
+        """The method's published setting; of a search over several methods that of the best trial's."""
+        return self.paper_of(self.best)
+
+    def paper_of(self, trial: Trial | None) -> Trial | None:
+        """The published setting of the method that a trial names; else the first there is."""
+        papers = [paper for paper in self.trials if paper.role == "paper"]
+        method = None if trial is None else trial.hyperparameters.get("method")
+        own = (paper for paper in papers if paper.hyperparameters.get("method") == method)
+        return next(own, papers[0] if papers else None)
 
     @property
     def control(self) -> Trial | None:
@@ -253,6 +262,7 @@ def _trial(record: Record, mode: str) -> Trial:
         gpu_ids=tuple(str(gpu) for gpu in gpus) if isinstance(gpus, list) else (),
         error=None if error is None else str(error),
         curve=curve,
+        images=int(images) if (images := _number(attributes.get("images"))) is not None else None,
     )
 
 

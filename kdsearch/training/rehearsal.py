@@ -35,14 +35,17 @@ class Rehearsal:
 
 
 def rehearse(experiment: Experiment, data: DataSet) -> Trainer:
-    """Build student, teacher and method on the CPU. Raises UserError for what does not fit together."""
+    """Build student, teacher and method on the CPU, of several methods each. Raises UserError for what does not fit."""
     device = torch.device("cpu")
     teacher = None
-    if experiment.method_class.needs_teacher:
+    if experiment.needs_teacher:
         from kdsearch.training.teacher import load_teacher
 
         teacher = load_teacher(experiment, data, device)
-    return Trainer(experiment, experiment.paper(), data=data, teacher=teacher, device=device)
+    trainers = [
+        Trainer(experiment, setting, data=data, teacher=teacher, device=device) for setting in experiment.papers()
+    ]
+    return trainers[0]
 
 
 def measure(experiment: Experiment, data: DataSet, teacher: Teacher | None, steps: int = 5) -> Rehearsal:

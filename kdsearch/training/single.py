@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdsearch import data as data_sets
-from kdsearch.errors import RunError
+from kdsearch.auto import AUTO
+from kdsearch.errors import InvalidSetting, RunError
 from kdsearch.results.documents import read_json
 from kdsearch.results.export import METRICS, write_export
 from kdsearch.training.outcome import outcome
@@ -31,6 +32,10 @@ def train_student(
     A teacher without weights is trained first and exported to `to`/teacher. Raises RunError when `to` holds
     anything, UserError for whatever does not fit.
     """
+    if experiment.method == AUTO:
+        raise InvalidSetting(
+            "method", AUTO, f"is for a search; name the method to train: {', '.join(experiment.methods)}"
+        )
     folder = Path(to).expanduser().resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{str(to)!r} exists and is not empty: name a new folder")

@@ -77,8 +77,7 @@ class Trainer:
         teacher: Teacher | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.experiment = experiment
-        self.hyperparameters = dict(hyperparameters)
+        self.experiment, self.hyperparameters = experiment, hyperparameters = experiment.of(hyperparameters)
         self.seed = experiment.seed if seed is None else seed
         self.device = device or default_device()
         self.data = data or data_sets.load(experiment.data, experiment.task)
@@ -139,6 +138,7 @@ class Trainer:
             value=value,
             metrics={**metrics, **validation},
             seconds=time.perf_counter() - started,
+            images=round(self.batches.steps * self.batches.batch_size * self.method.forwards),
             panels=self.panels(self.average.module if self.average else self.student) if shown else {},
         )
         self.history.append(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdsearch.auto import AUTO
 from kdsearch.tuning.distributions import distributions, grid_size
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def _planned(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]) -> l
     compares: it is tried beside the paper's own, which keeps nothing of it. Not where the setting turns a teacher off:
     a control from scratch has no trial that is taught.
     """
-    untaught = experiment.method_class.needs_teacher and _is_off(experiment)
+    if experiment.method == AUTO:
+        return _of_each_method(experiment, tries)
+    untaught = experiment.needs_teacher and _is_off(experiment)
     if experiment.constants and not experiment.dimensions and not untaught:
         tries = [experiment.constants, *tries]
         experiment = experiment.model_copy(update={"space": {}})
@@ -58,6 +61,17 @@ def _planned(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]) -> l
     if not _is_off(experiment):
         planned.append(("control", control))
     return planned + [("try", {**paper, **known}) for known in tries]
+
+
+def _of_each_method(
+    experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]
+) -> list[tuple[str, dict[str, Scalar]]]:
+    """The published setting of each method, but for one that is the control itself, which follows."""
+    control = experiment.control()
+    without = experiment.resolve(control)
+    papers = [setting for setting in experiment.papers() if experiment.resolve(setting) != without]
+    planned = [("paper", setting) for setting in papers] + [("control", control)]
+    return planned + [("try", experiment.completed(known)) for known in tries]
 
 
 def _is_off(experiment: Experiment) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kdsearch import data as data_sets
 from kdsearch import tasks
-from kdsearch.chain import SCRATCH, Chain, Step, difference, plain
-from kdsearch.errors import RunError, SearchFailed
+from kdsearch.chain import SCRATCH, Chain, Step, plain
+from kdsearch.consent import code_of
+from kdsearch.errors import RunError
 from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock
 from kdsearch.results.chain import (
@@ -23,44 +23,25 @@ from kdsearch.results.chain import (
     write_chain,
 )
 from kdsearch.results.documents import to_json
-from kdsearch.results.export import METRICS
 from kdsearch.results.storage import CHAIN, is_chain, storage_folder
 from kdsearch.tuning.agenda import Agenda
-from kdsearch.tuning.folder import BEST, TRIALS
+from kdsearch.tuning.folder import BEST
 from kdsearch.tuning.pool import pool
-from kdsearch.tuning.run import resume, search
+from kdsearch.tuning.series import Quiet, check_same, created, is_searched, searched
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
-    from kdsearch.objective import Report
     from kdsearch.results.chain import Document
     from kdsearch.settings import NetworkSettings
-    from kdsearch.tuning.trials import LiveTrial, Watcher
-
-    class Display(Watcher, Protocol):
-        """Someone who follows one search of the chain."""
-
-        def announce(self, sentence: str) -> None: ...
+    from kdsearch.tuning.series import Display
 
     View = Callable[[Step, Experiment, Results | None], AbstractContextManager[Display]]
-
-
-class Quiet:
-    """A display that shows nothing."""
-
-    def announce(self, sentence: str) -> None: ...
-
-    def trial_started(self, trial: LiveTrial) -> None: ...
-
-    def epoch_told(self, trial: LiveTrial, report: Report) -> None: ...
-
-    def trial_ended(self, trial: LiveTrial, value: float | None) -> None: ...
 
 
 def quietly(step: Step, experiment: Experiment, earlier: Results | None) -> AbstractContextManager[Display]:
@@ -113,7 +94,8 @@ def run_chain(
         if wait_for_ray is not None:
             wait_for_ray()
         if not begun:
-            stack.enter_context(_created(folder, chain, steps))
+            files = {CHAIN: chain.to_yaml(), DOCUMENT: to_json(_plan(chain, steps))}
+            stack.enter_context(created(folder, files, [step.name for step in steps]))
             stack.enter_context(RunLock(folder))
         document = write_chain(folder, read_chain(folder))
         for step in steps:
@@ -127,13 +109,22 @@ def run_chain(
 def resume_chain(
     folder: Path,
     *,
+    address: str | None = None,
     view: View = quietly,
     announce: Callable[[str], None] = lambda sentence: None,
+    allow_code: bool = False,
     verbose: bool = False,
 ) -> Document:
-    """Go on with the chain in `folder`, from that folder alone."""
-    chain = Chain.load(folder / CHAIN, name=folder.resolve().name)
-    return run_chain(chain, storage=folder.resolve().parent, view=view, announce=announce, verbose=verbose)
+    """Go on with the chain in `folder`, from that folder alone, on the cluster at `address` where one is given.
+
+    Code that the chain names is refused unless `allow_code`.
+    """
+    folder = folder.resolve()
+    chain = Chain.load(folder / CHAIN, name=folder.name, address=address, allow_code=allow_code)
+    if address is not None:
+        with RunLock(folder):
+            write_atomic(folder / CHAIN, chain.to_yaml().encode())
+    return run_chain(chain, storage=folder.parent, view=view, announce=announce, verbose=verbose)
 
 
 def check(chain: Chain, announce: Callable[[str], None] = lambda sentence: None) -> None:
@@ -147,21 +138,12 @@ def _check_same(folder: Path, chain: Chain) -> None:
         if folder.exists():
             raise RunError(f"{folder.name!r} exists in {folder.parent} and is no chain: choose another --name")
         return
-    stored = Chain.load(folder / CHAIN, name=folder.name)
-    change = difference(stored.resolved(), chain.resolved())
-    if change is not None:
-        key, old, new = change
-        raise RunError(
-            f"{key} = {new!r}: chain {folder.name!r} was begun with {old!r}; put that back to go on, or give the "
-            "changed chain another --name"
-        )
+    stored = Chain.load(folder / CHAIN, name=folder.name, named=code_of(chain.resolved()))
+    check_same("chain", folder.name, stored.resolved(), chain.resolved())
 
 
 def _is_done(folder: Path, step: Step) -> bool:
-    run = folder / step.name
-    if step.experiment is None:
-        return True
-    return (run / BEST / METRICS).is_file() and Results(run).state == "COMPLETE"
+    return step.experiment is None or is_searched(folder / step.name)
 
 
 def _rehearse(chain: Chain, steps: list[Step], announce: Callable[[str], None]) -> None:
@@ -180,26 +162,6 @@ def _rehearse(chain: Chain, steps: list[Step], announce: Callable[[str], None]) 
 def _data(chain: Chain) -> DataSet:
     assert chain.data is not None, "set when the chain was checked"
     return data_sets.load(chain.data, chain.task)
-
-
-@contextlib.contextmanager
-def _created(folder: Path, chain: Chain, steps: list[Step]) -> Iterator[None]:
-    """A new chain's folder with what it will do; gone again when it fails before its first trial."""
-    beside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        write_atomic(beside / CHAIN, chain.to_yaml().encode())
-        write_atomic(beside / DOCUMENT, to_json(_plan(chain, steps)).encode())
-        beside.rename(folder)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}") from None
-    try:
-        yield
-    except BaseException:
-        if not any((folder / step.name / TRIALS).exists() for step in steps):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _plan(chain: Chain, steps: list[Step]) -> Document:
@@ -233,36 +195,17 @@ def _planned(step: Step) -> dict[str, Any]:
 
 def _searched(folder: Path, step: Step, steps: list[Step], view: View, verbose: bool) -> Results:
     """The step's search, begun or gone on with. Raises SearchFailed when it left no student."""
-    run = folder / step.name
-    if run.exists() and not (run / TRIALS).exists():  # ended from outside before its first trial
-        with RunLock(run):
-            shutil.rmtree(run)
     teacher = next((other for other in steps if other.name == step.teacher), None)
     weights = None if teacher is None else _network(folder, teacher).weights
     experiment = step.taught_by(weights) if weights is not None else step.experiment
     assert experiment is not None, "a generation that is given is not searched"
-    try:
-        if run.exists():
-            with view(step, experiment, Results(run)) as display:
-                results = resume(run, watchers=[display], announce=display.announce, allow_code=True, verbose=verbose)
-        else:
-            with view(step, experiment, None) as display:
-                results = search(
-                    experiment,
-                    storage=folder,
-                    tries=step.tries,
-                    watchers=[display],
-                    announce=display.announce,
-                    verbose=verbose,
-                )
-    except SearchFailed as error:
-        raise SearchFailed(f"{folder.name}/{step.name}: {error}") from None
-    if results.state == "COMPLETE" and not _is_done(folder, step):
-        raise SearchFailed(
-            f"{folder.name}/{step.name} ended ({results.why}) before any trial had trained to the full budget, so it "
-            "has no student to go on with: give it a larger budget"
-        )
-    return results
+    return searched(
+        folder / step.name,
+        experiment,
+        lambda earlier: view(step, experiment, earlier),
+        tries=step.tries,
+        verbose=verbose,
+    )
 
 
 def _network(folder: Path, step: Step) -> NetworkSettings:

@@ -14,13 +14,16 @@ from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock, search_facts
 from kdsearch.results.confirm_log import TEST, Log, earlier
 from kdsearch.results.confirmation import DOCUMENT, FOLDER, conclude, median_seed, plan, winner
+from kdsearch.results.copies import home_of
 from kdsearch.results.documents import read_json, to_json
 from kdsearch.results.export import METRICS
+from kdsearch.results.links import refuse_links
 from kdsearch.results.storage import is_chain, run_name
 from kdsearch.tuning.confirm_student import Job, read_test, train
 from kdsearch.tuning.failures import full_disk
 from kdsearch.tuning.folder import BEST, EXPERIMENT, tidy
 from kdsearch.tuning.objective import FACTS
+from kdsearch.tuning.uploading import uploading
 from kdsearch.tuning.winner import bring_home
 from kdsearch.tuning.workers import Workers
 
@@ -75,7 +78,7 @@ def confirm(
         top: how many of its best settings are trained again.
         seeds: fresh seeds that decide among them; as many others report.
         watcher: told what goes on.
-        allow_code: run the code that the run names; else it is refused.
+        allow_code: run the code that the run names, and follow links out of it; else both are refused.
         verbose: let Ray speak.
 
     Raises:
@@ -84,13 +87,23 @@ def confirm(
         DiskFull: no room was left to write.
     """
     folder, watcher = Path(folder).resolve(), watcher or Quiet()
+    if not allow_code:
+        refuse_links(folder)
     results = Results(folder)
     found = plan(results, top, seeds)
     experiment = Experiment.load(str(folder / EXPERIMENT), allow_code=allow_code)
-    with RunLock(folder), _naming_full_disks(folder):
+    home = home_of(folder)
+    remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
+    if home is not None:
+        folder = home.driven(folder.name)
+        folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder), _naming_full_disks(folder), uploading(folder, remote, watcher.announce) as upload:
+        if upload is not None:  # what was read above may be older
+            results = Results(folder)
+            found = plan(results, top, seeds)
         tidy(folder)
         log = Log(folder / FOLDER)
-        with Workers(experiment, folder.parent, watcher.announce, verbose=verbose) as workers:
+        with Workers(experiment, root, watcher.announce, verbose=verbose, remote=remote) as workers:
             return _Confirmation(results, found, log, workers, watcher).run()
 
 

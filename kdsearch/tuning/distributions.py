@@ -11,8 +11,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from kdsearch.auto import METHOD, applies
 from kdsearch.settings import Range
-from kdsearch.space import hyperparameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ SWITCH = "_on"
 
 def distributions(experiment: Experiment, names: tuple[str, ...] | None = None) -> dict[str, BaseDistribution]:
     """Optuna's distribution of every searched hyperparameter (or of those named)."""
-    known = hyperparameters_of(experiment.method_class)
+    known = experiment.hyperparameters
     found: dict[str, BaseDistribution] = {}
     for name, dimension in experiment.dimensions.items():
         if names is not None and name not in names:
@@ -40,6 +40,13 @@ def distributions(experiment: Experiment, names: tuple[str, ...] | None = None) 
         else:
             found[name + SWITCH] = CategoricalDistribution((True, False))
     return found
+
+
+def conditions_met(found: Mapping[str, BaseDistribution], params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """Of these the distributions that a trial with these params has: of several methods those of the one it names."""
+    if METHOD not in found:
+        return dict(found)
+    return {name: distribution for name, distribution in found.items() if applies(name, params.get(METHOD))}
 
 
 def to_hyperparameters(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from kdsearch.errors import DiskFull, RunError
 from kdsearch.files import write_atomic
+from kdsearch.results.copies import Home
 from kdsearch.results.documents import read_json
+from kdsearch.results.remote import is_url
 from kdsearch.results.storage import run_name, storage_folder
 from kdsearch.tuning.failures import DISK_FULL_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from kdsearch.experiment import Experiment
 
@@ -32,18 +34,31 @@ def trial_folder(trials: str | Path, number: int) -> Path:
 
 def new_folder(experiment: Experiment, storage: str | Path) -> Path:
     """Where a new run will lie: METHOD-DATA-STUDENT-NUMBER unless it has a name. Raises RunError when that exists."""
-    root = storage_folder(storage).resolve()
+    root, taken, where = _place_of(storage)
     if experiment.name is not None:
         folder = root / experiment.name
-        if folder.exists():
-            raise RunError(f"run {experiment.name!r} exists in {root}: choose another --name, or remove it")
+        if taken(experiment.name) or folder.exists():
+            raise RunError(f"run {experiment.name!r} exists in {where}: choose another --name, or remove it")
         return folder
     parts = (experiment.method, experiment.data.name, experiment.student.name)
     stem = "-".join(_plain(Path(part.split(":")[0]).stem if ".py" in part else part) for part in parts)
     number = 1
-    while (root / f"{stem}-{number}").exists():
+    while taken(f"{stem}-{number}") or (root / f"{stem}-{number}").exists():
         number += 1
     return root / f"{stem}-{number}"
+
+
+def _place_of(storage: str | Path) -> tuple[Path, Callable[[str], bool], object]:
+    """Where new runs are written, which names are taken elsewhere, and the place as a person knows it.
+
+    Raises StorageError for a URL that cannot be written."""
+    if not is_url(storage):
+        root = storage_folder(storage).resolve()
+        return root, lambda name: False, root
+    home = Home(str(storage))
+    home.remote.check(writable=True)
+    names = set(home.remote.folders())
+    return home.driven(""), lambda name: name in names, home.remote
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Operations of Optuna's journal after which the line must be on the disk: a trial began or ended.
 CREATE_TRIAL, SET_TRIAL_STATE, SET_TRIAL_ATTRIBUTE = 4, 6, 8
+SET_STUDY_ATTRIBUTE = 2
 
 FLUSH_SECONDS = 1.0
 
@@ -102,6 +103,22 @@ def reopen_failed(path: Path, notes: Set[str]) -> None:
         return log["op_code"] != SET_TRIAL_STATE and not noted
 
     write_atomic(path, b"".join(line for line, log in lines if stays(log)))
+
+
+def seconds_driven(path: Path) -> float:
+    """How long the run of this journal has been driven, summed over its drivers: of each from the line with which it
+    says that it drives to the last one that it wrote, whatever ended it."""
+    total, last, began = 0.0, 0.0, None
+    if not path.is_file():
+        return total
+    _drop_torn_line(path)
+    with path.open("rb") as file:
+        for log in map(json.loads, file):
+            if log["op_code"] == SET_STUDY_ATTRIBUTE and log["user_attr"].get("state") == "RUNNING":
+                total += 0.0 if began is None else last - began
+                began = log["time"]
+            last = log.get("time", last)
+    return total + (0.0 if began is None else last - began)
 
 
 def _drop_torn_line(path: Path) -> None:

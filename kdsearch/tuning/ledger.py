@@ -59,26 +59,30 @@ class Ledger:
         """Whether it stopped because trial after trial failed for one reason."""
         self.full_disk: str | None = None
         """Where no room was left to write, when that is why it stopped."""
-        self.gpus_per_trial = experiment.resources.gpus_per_trial or 0.0
+        self.gpus_per_trial = experiment.resources.gpus
         """The share of a GPU that the next trial takes: more than asked for, once one ran out of GPU memory."""
         self._enough_to_judge = max(FEWEST_TO_JUDGE, slots)
         self._unfinished: list[LiveTrial] = []
+        self._open: set[int] = set()
+        """Trials that have not ended."""
         self._record = record
         self._watchers = watchers
         self._announce = announce
         self._agenda = Agenda(experiment, tries)
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
         self._pruner = make_pruner(experiment.search, experiment.training.epochs, task.mode, record.study)
-        self._started = time.time()
+        self._started = time.time() - record.seconds_before
         self._gpu_seconds = 0.0
+        self._seconds = 0.0
+        self._images = 0
 
     def restore(self) -> None:
         """Take up the trials that the record holds: ended ones are told, unfinished ones will run again first."""
         self.gpus_per_trial = max(self.gpus_per_trial, self._record.study.user_attrs.get("gpus_per_trial", 0.0))
-        for stored, ids in self._record.trials():
+        for stored in self._record.trials():
             attributes = stored.user_attrs
             hyperparameters, role = attributes["hyperparameters"], attributes["role"]
-            trial = LiveTrial(stored.number, role, hyperparameters, ids, dict(stored.intermediate_values))
+            trial = LiveTrial(stored.number, role, hyperparameters, stored._trial_id, dict(stored.intermediate_values))
             trial.gpus = attributes.get("gpus", self.gpus_per_trial)
             self.trials.append(trial)
             if role != "control":
@@ -89,11 +93,13 @@ class Ledger:
             if stored.state == TrialState.RUNNING:
                 trial.failures = Failures(list(attributes.get("failures", [])), attributes.get("losses", 0))
                 self._unfinished.append(trial)
+                self._open.add(trial.number)
                 continue
             trial.error = attributes.get("error")
             trial.state = _state(stored.state, trial.error)
             trial.durations[0] = attributes.get("seconds", 0.0)  # of an ended trial only the sum is kept
-            self._gpu_seconds += trial.durations[0] * trial.gpus
+            trial.seen[0] = attributes.get("images", 0)
+            self._spend(trial, trial.durations[0], trial.seen[0])
             self._sampler.tell_end(trial.number, stored.state, stored.value)
 
     def learn(self, memories: Sequence[Memory]) -> None:
@@ -120,7 +126,7 @@ class Ledger:
             if role != "control":
                 self._sampler.add(number, hyperparameters)
         else:
-            if self._agenda.begins_phase(number) and any(trial.state == "RUNNING" for trial in self.trials):
+            if self._agenda.begins_phase(number) and self._open:
                 return None
             role, hyperparameters = "search", self._ask(number, self._agenda.phase(number))
         return self._begin(number, role, hyperparameters)
@@ -130,7 +136,7 @@ class Ledger:
         """Whether no further trial will start; one that runs may yet fail and be run again."""
         if self.stopping is not None:
             return True
-        return len(self.trials) >= self._agenda.trials and all(trial.state != "RUNNING" for trial in self.trials)
+        return len(self.trials) >= self._agenda.trials and not self._open
 
     @property
     def to_run(self) -> int:
@@ -138,14 +144,16 @@ class Ledger:
         return max(0, self._agenda.trials - len(self.trials)) + len(self._unfinished)
 
     def _ask(self, number: int, phase: tuple[str, ...] | None) -> dict[str, Scalar]:
-        base = self.experiment.paper() if phase is None else self._best_so_far()
-        return {**base, **self._sampler.ask(number, phase)}
+        if phase is None:
+            return self.experiment.completed(self._sampler.ask(number))
+        return {**self._best_so_far(), **self._sampler.ask(number, phase)}
 
     def _begin(self, number: int, role: str, hyperparameters: dict[str, Scalar]) -> LiveTrial:
         params = to_params(self._record.distributions, hyperparameters)
-        ids = self._record.begin(params, {"hyperparameters": hyperparameters, "role": role})
-        trial = LiveTrial(number, role, hyperparameters, ids)
+        trial_id = self._record.begin(params, {"hyperparameters": hyperparameters, "role": role})
+        trial = LiveTrial(number, role, hyperparameters, trial_id)
         self.trials.append(trial)
+        self._open.add(number)
         return self._start(trial)
 
     def _start(self, trial: LiveTrial) -> LiveTrial:
@@ -159,7 +167,7 @@ class Ledger:
         trial = self.trials[number]
         if trial.node != node:
             trial.node = node
-            self._record.note(trial.trial_ids, node=node, gpu_ids=list(gpu_ids))
+            self._record.note(trial.trial_id, node=node, gpu_ids=list(gpu_ids))
 
     def told(self, number: int, report: Report) -> bool:
         """Take one epoch of a trial; True when the trial is to end now."""
@@ -168,14 +176,14 @@ class Ledger:
             why = f"{self.task.metric} = {report.value} after epoch {report.epoch}"
             return self.diverged(number, why, report.epoch)
         if report.epoch not in trial.durations:
-            trial.durations[report.epoch] = report.seconds
-            self._gpu_seconds += report.seconds * trial.gpus
+            trial.durations[report.epoch], trial.seen[report.epoch] = report.seconds, report.images
+            self._spend(trial, report.seconds, report.images)
         if report.epoch not in trial.values:
             trial.values[report.epoch] = report.value
             # Watchers first: they can be told again after a crash in between, the study remembers that it was told.
             for watcher in self._watchers:
                 watcher.epoch_told(trial, report)
-            self._record.value(trial.trial_ids, report.epoch, report.value)
+            self._record.value(trial.trial_id, report.epoch, report.value)
             self._sampler.tell_value(number, report.epoch, report.value)
         self._check_budget()
         return self._verdict(trial, report.epoch)
@@ -186,7 +194,7 @@ class Ledger:
         stops = False
         if epoch == max(trial.values):  # told again, earlier epochs keep the verdict that they had
             value = trial.values[epoch]
-            stops = self._pruner.stops(trial.number, trial.trial_ids[0], epoch, value) and not trial.protected
+            stops = self._pruner.stops(trial.number, trial.trial_id, epoch, value) and not trial.protected
         if self.interrupted:
             return True
         if stops or self.stopping is not None:
@@ -206,7 +214,7 @@ class Ledger:
         if trial.values.get(epoch) != self.task.worst:  # else a driver that died here had told it
             epoch = max(epoch, max(trial.values, default=0) + 1)
             trial.values[epoch] = self.task.worst
-            self._record.value(trial.trial_ids, epoch, self.task.worst)
+            self._record.value(trial.trial_id, epoch, self.task.worst)
             self._sampler.tell_value(number, epoch, self.task.worst)
         self._end(trial, TrialState.PRUNED, self.task.worst, error)
         return True
@@ -225,6 +233,10 @@ class Ledger:
         reason = f"its process died {trial.failures.losses} {times} (resources.max_failures = {allowed})"
         self._again_or_end(trial, again, reason)
 
+    def paused(self, number: int) -> None:
+        """A trial makes room for another search: it goes on from its checkpoint when there is room again."""
+        self._unfinished.append(self.trials[number])
+
     def out_of_memory(self, number: int, reason: str) -> None:
         """A trial ran out of GPU memory: it and all that follow take a larger share, where there is one."""
         trial = self.trials[number]
@@ -242,7 +254,7 @@ class Ledger:
         self._again_or_end(trial, True, reason, sentence)
 
     def _again_or_end(self, trial: LiveTrial, again: bool, reason: str, sentence: str | None = None) -> None:
-        self._record.note(trial.trial_ids, failures=trial.failures.reasons, losses=trial.failures.losses)
+        self._record.note(trial.trial_id, failures=trial.failures.reasons, losses=trial.failures.losses)
         if self.interrupted:
             return  # it stays RUNNING: whoever resumes runs it again
         if again and self.stopping is None:
@@ -255,13 +267,15 @@ class Ledger:
 
     def _end(self, trial: LiveTrial, state: TrialState, value: float | None, error: str | None = None) -> None:
         trial.state = _state(state, error)
+        self._open.discard(trial.number)
         trial.error = error
         # A diverged trial's last value stands for the epoch that it did not finish.
         epochs = len(trial.values) - (1 if error and value is not None else 0)
-        notes = {"seconds": round(trial.seconds, 3), "epochs": epochs, "gpus": trial.gpus, "error": error}
+        spent = {"seconds": round(trial.seconds, 3), "images": trial.images}
+        notes = {**spent, "epochs": epochs, "gpus": trial.gpus, "error": error}
         for watcher in self._watchers:
             watcher.trial_ended(trial, value)
-        self._record.end(trial.trial_ids, state, value, notes)
+        self._record.end(trial.trial_id, state, value, notes)
         self._sampler.tell_end(trial.number, state, value)
         if error:
             self._check_hope()
@@ -278,6 +292,17 @@ class Ledger:
         """Start no further trial and end the running ones at their next report."""
         if self.stopping is None:
             self.stopping, self.interrupted = why, interrupted
+            if not interrupted:
+                self._end_unfinished()
+
+    def _end_unfinished(self) -> None:
+        """Trials that wait for a process to go on end as running ones do."""
+        for trial in self._unfinished:
+            if trial.values:
+                self._end(trial, TrialState.PRUNED, trial.last)
+            else:
+                self._end(trial, TrialState.FAIL, None, "the search ended before its first epoch")
+        self._unfinished.clear()
 
     def disk_is_full(self, place: str) -> None:
         """A trial could not write its files: whatever the search was about, it stops and is to be resumed."""
@@ -289,12 +314,21 @@ class Ledger:
         """GPU hours spent on training so far."""
         return self._gpu_seconds / 3600
 
+    def _spend(self, trial: LiveTrial, seconds: float, images: int) -> None:
+        self._gpu_seconds += seconds * trial.gpus
+        self._seconds += seconds
+        self._images += images
+
     def _check_budget(self) -> None:
         search = self.experiment.search
         if search.time is not None and time.time() - self._started >= search.time:
             self.stop(f"the budget of {search.time:g} s is spent", interrupted=False)
         if search.gpu_hours is not None and self.gpu_hours >= search.gpu_hours:
             self.stop(f"the budget of {search.gpu_hours:g} GPU hours is spent", interrupted=False)
+        if search.images is not None and self._images >= search.images:
+            self.stop(f"the budget of {search.images:,} images is spent", interrupted=False)
+        if search.training_time is not None and self._seconds >= search.training_time:
+            self.stop(f"the budget of {search.training_time:g} s of training is spent", interrupted=False)
 
     def _best_so_far(self) -> dict[str, Scalar]:
         sign = 1 if self.task.mode == "max" else -1

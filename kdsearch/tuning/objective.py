@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdsearch import files
@@ -12,16 +15,33 @@ from kdsearch.results.samples import write_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.settings import Scalar
+    from kdsearch.training.devices import Device
     from kdsearch.training.teacher import Teacher
     from kdsearch.training.trainer import Trainer
 
 STUDENT, FACTS, CHECKPOINT = "student.safetensors", "facts.json", "last.ckpt"
+
+
+def first_gpu() -> Device:
+    """The GPU that this process sees first."""
+    from kdsearch.training.devices import CudaDevice
+
+    return CudaDevice()
+
+
+def assigned_gpus() -> float:
+    """GPUs, or the share of one, that Ray gave to this process; 1 in a process that is none of its workers."""
+    ray = sys.modules.get("ray")  # a worker has it
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return 1.0
+    assigned: dict[str, float] = ray.get_runtime_context().get_assigned_resources()
+    # In a placement group, as Tune makes one for each trial, the resource has the group's name at its end.
+    return max((amount for name, amount in assigned.items() if name.split("_group_")[0] == "GPU"), default=0.0)
 
 
 @dataclass
@@ -31,6 +51,10 @@ class TrainerObjectives:
     experiment: Experiment
     data: DataSet
     threads: int
+    device: Device = field(default_factory=first_gpu)
+    """Whose memory trials are held to their share of; tests put one in its place that runs out of memory."""
+    teacher_files: Mapping[str, bytes] = field(default_factory=dict)
+    """The trained teacher, where no folder is seen by all nodes; empty: it lies where the experiment says."""
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
         return TrainerObjective(self.trainer(hyperparameters))
@@ -39,10 +63,12 @@ class TrainerObjectives:
         """A Trainer of the setting; `seed`: None for the experiment's."""
         import torch  # only the workers need it
 
+        from kdsearch.training.devices import hold_to
         from kdsearch.training.trainer import Trainer
 
         # n trials of n cores each would fight over n×n threads.
         torch.set_num_threads(self.threads)
+        hold_to(self.device, assigned_gpus())  # before anything is on the GPU
         return Trainer(self.experiment, hyperparameters, seed=seed, data=self.resident, teacher=self.teacher)
 
     @cached_property
@@ -60,9 +86,16 @@ class TrainerObjectives:
     def teacher(self) -> Teacher | None:
         from kdsearch.training.teacher import load_teacher
 
-        if not self.experiment.method_class.needs_teacher:
+        if not self.experiment.needs_teacher:
             return None
-        return load_teacher(self.experiment, self.data)
+        if not self.teacher_files:
+            return load_teacher(self.experiment, self.data)
+        assert self.experiment.teacher is not None
+        with tempfile.TemporaryDirectory(prefix="kdsearch-teacher-") as folder:
+            for name, content in self.teacher_files.items():
+                (Path(folder) / name).write_bytes(content)
+            teacher = self.experiment.teacher.model_copy(update={"weights": folder})
+            return load_teacher(self.experiment.model_copy(update={"teacher": teacher}), self.data)
 
 
 class TrainerObjective:

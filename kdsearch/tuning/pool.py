@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdsearch.errors import InvalidSetting, UserError
+from kdsearch.tuning.admission import check_token, other_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from kdsearch.settings import ResourceSettings
 
@@ -29,9 +32,15 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # A cluster of one machine stays on the loopback interface.
+    # A cluster of one machine stays on the loopback interface; see `_loopback`.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
+
+ANSWERS_WITHIN = 10.0
+"""Seconds that a cluster's head has to take a call."""
+
+NO_CAP = 1_000_000
+"""More trials than any pool has room for."""
 
 
 @contextlib.contextmanager
@@ -63,13 +72,59 @@ def _start(address: str | None, verbose: bool) -> None:
     # What befalls a trial is told by the ledger; Ray would add a traceback and a list of its own names for it.
     level = logging.INFO if verbose else logging.CRITICAL
     logging.getLogger("ray").setLevel(level)
-    dashboard = False if address is None else None
+    own = address in (None, "local")
     try:
-        ray.init(address=address or "local", include_dashboard=dashboard, log_to_driver=verbose, logging_level=level)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no Ray cluster answers at {address!r}: {reason}") from None
+        if not own:
+            _call(str(address))
+        with _loopback() if own else contextlib.nullcontext():
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if own else None,
+                log_to_driver=verbose,
+                logging_level=level,
+            )
+    except UserError:
+        raise
+    except Exception as error:  # of a machine that is too busy to start it Ray says so by the base class itself
+        if (differing := other_versions(str(address), error)) is not None:
+            raise differing from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if own:
+            raise UserError(f"Ray cannot be started on this machine: {reason}") from None
+        raise UserError(
+            f"no Ray cluster answers at {address!r}: {reason}; name another with --address, or --address local for none"
+        ) from None
     _close_token()
+
+
+def _call(address: str) -> None:
+    """Call the head of a cluster: Ray would wait for minutes for one that is gone. Raises OSError or ValueError."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if "://" in address:
+        return
+    host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN):
+        pass
+    check_token(f"{host}:{port}")
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Inside, a Ray that is started listens on the loopback interface alone.
+
+    Ray reads the variable of its environment when it is imported, which a caller may have done before us. An address
+    that is given to `ray.init` does not help: Ray 2.60 puts the outer one in the place of 127.0.0.1.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _close_token() -> None:
@@ -81,24 +136,27 @@ def _close_token() -> None:
 
 
 def gpus_per_trial(resources: ResourceSettings) -> float:
-    """The GPU share of a trial; where none was asked for, a whole one if the pool has any."""
+    """The GPU share of a trial; unless a number was asked for, a whole one if the pool has any."""
     import ray
 
-    if resources.gpus_per_trial is not None:
+    if isinstance(resources.gpus_per_trial, float):
         return resources.gpus_per_trial
     return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
 
 
-def slots(cpus: float, gpus: float, max_concurrent: int | None) -> int:
+def shares(resources: ResourceSettings) -> bool:
+    """Whether it was asked that trials share GPUs, or to find out whether they should."""
+    return resources.gpus_per_trial == "auto" or 0 < resources.gpus < 1
+
+
+def slots(cpus: float, gpus: float, max_concurrent: int | None, max_gpus: int | None = None) -> int:
     """How many trials run at a time. Raises InvalidSetting when not even one fits on any node.
 
-    Ray would wait for ever for what no node has.
+    Ray would wait for ever for what no node has; but in a cluster that grows, one that has it may come.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(_fit(node, cpus, gpus) for node in nodes)
-    if fitting == 0:
+    nodes = alive()
+    fits = fitting(nodes, cpus, gpus)
+    if fits == 0 and not grows():
         most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
         most_cpus = max((node.get("CPU", 0) for node in nodes), default=0)
         if gpus > most_gpus:
@@ -106,7 +164,48 @@ def slots(cpus: float, gpus: float, max_concurrent: int | None) -> int:
             raise InvalidSetting("resources.gpus_per_trial", gpus, why)
         why = f"no node of the pool has more than {most_cpus:g} CPUs"
         raise InvalidSetting("resources.cpus_per_trial", cpus, why)
-    return min(fitting, max_concurrent or fitting)
+    return max(1, min(fits, cap(gpus, max_concurrent, max_gpus)))
+
+
+def alive() -> list[dict[str, float]]:
+    """What each node has that is alive now."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def fitting(nodes: Sequence[dict[str, float]], cpus: float, gpus: float) -> int:
+    """How many trials these nodes have room for, were they empty."""
+    return sum(_fit(node, cpus, gpus) for node in nodes)
+
+
+def cap(gpus: float, max_concurrent: int | None, max_gpus: int | None) -> int:
+    """How many trials of so many GPUs a person allows at a time, whatever the pool has."""
+    by_gpus = int(max_gpus / gpus + 1e-9) if max_gpus is not None and gpus else NO_CAP
+    return min(max_concurrent or NO_CAP, by_gpus)
+
+
+def grows() -> bool:
+    """Whether the cluster starts nodes when they are asked for, as far as Ray tells.
+
+    Ray has no interface for it. Its autoscaler of version 2 reports a state of its own; that of version 1 names the
+    types of nodes that it manages, where a cluster without one reports each node as a type of its own.
+    """
+    from ray._private.worker import global_worker
+    from ray.core.generated import autoscaler_pb2
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    with contextlib.suppress(Exception):  # of a version that keeps it elsewhere we learn nothing
+        status = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")
+        report = status.get("autoscaler_report") or {}
+        if any(not kind.startswith("node_") for kind in report.get("active_nodes", {})):
+            return True
+        state: Any = autoscaler_pb2
+        client: Any = global_worker.gcs_client  # type: ignore[attr-defined]
+        reply = state.GetClusterStatusReply()
+        reply.ParseFromString(client.get_cluster_status(timeout_s=5))
+        return bool(reply.autoscaling_state.autoscaler_state_version > 0)
+    return False
 
 
 def _fit(node: dict[str, float], cpus: float, gpus: float) -> int:

@@ -2,61 +2,116 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from kdsearch.files import write_atomic
+from kdsearch.results.export import METRICS
 from kdsearch.training.teacher import fingerprint, train_teacher
 from kdsearch.tuning.objective import TrainerObjectives
 from kdsearch.user_code import loaded_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
+    from kdsearch.results.remote import Remote
 
 TEACHERS = ".teachers"
 
 
-def prepare(experiment: Experiment, data: DataSet, storage: Path, announce: Callable[[str], None]) -> TrainerObjectives:
-    """The objectives of a search, with a teacher that has weights."""
+def prepare(
+    experiment: Experiment,
+    data: DataSet,
+    storage: Path,
+    announce: Callable[[str], None],
+    remote: Remote | None = None,
+) -> TrainerObjectives:
+    """The objectives of a search, with a teacher that has weights.
+
+    Args:
+        experiment: what to search.
+        data: its data.
+        storage: the folder of runs; of a storage at a URL, that of its copies.
+        announce: told in a sentence what is prepared.
+        remote: the storage at a URL; None for a folder, which all nodes see.
+    """
     for module in loaded_modules():  # workers know a person's file by no name: what data holds of it travels along
         ray.cloudpickle.register_pickle_by_value(module)
-    if experiment.method_class.needs_teacher:
-        experiment = with_trained_teacher(experiment, data, storage, announce)
-    return TrainerObjectives(experiment, data, threads=max(1, int(experiment.resources.cpus_per_trial)))
+    files: dict[str, bytes] = {}
+    if experiment.needs_teacher:
+        taught = with_trained_teacher(experiment, data, storage, announce, remote)
+        if remote is not None and taught is not experiment:
+            assert taught.teacher is not None
+            assert taught.teacher.weights is not None
+            files = {path.name: path.read_bytes() for path in Path(taught.teacher.weights).iterdir()}
+        experiment = taught
+    threads = max(1, int(experiment.resources.cpus_per_trial))
+    return TrainerObjectives(experiment, data, threads=threads, teacher_files=files)
 
 
 def with_trained_teacher(
-    experiment: Experiment, data: DataSet, storage: Path, announce: Callable[[str], None]
+    experiment: Experiment,
+    data: DataSet,
+    storage: Path,
+    announce: Callable[[str], None],
+    remote: Remote | None = None,
 ) -> Experiment:
     """The experiment with weights for its teacher: trained on the pool where none were given and none are cached."""
     teacher = experiment.teacher
     if teacher is None or teacher.weights is not None:
         return experiment
-    folder = (storage / TEACHERS / fingerprint(experiment)).resolve()
-    if not (folder / "metrics.json").is_file():
+    name = f"{TEACHERS}/{fingerprint(experiment)}"
+    folder = (storage / name).resolve()
+    if remote is not None and not (folder / METRICS).is_file():
+        (remote / name).pull(folder, lambda file: True)
+    if not (folder / METRICS).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _train(experiment, data, folder, announce)
+        files = _train(experiment, data, folder if remote is None else None, announce)
+        if remote is not None:
+            _keep(files, folder, remote / name)
     trained = teacher.model_copy(update={"weights": str(folder)})
     return experiment.model_copy(update={"teacher": trained})
 
 
-def _train(experiment: Experiment, data: DataSet, folder: Path, announce: Callable[[str], None]) -> None:
+def _keep(files: dict[str, bytes], folder: Path, there: Remote) -> None:
+    """Keep a trained teacher at the URL and here; what says that it is whole comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(files, key=lambda name: name == METRICS):
+        there.write(name, files[name])
+        write_atomic(folder / name, files[name])
+
+
+def _train(
+    experiment: Experiment, data: DataSet, folder: Path | None, announce: Callable[[str], None]
+) -> dict[str, bytes]:
+    """Train the teacher on some node, into a folder that all nodes see; without one its files are returned."""
     assert experiment.teacher is not None
     resources = experiment.resources
-    task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial or 0)(_reports)
+    task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus)(_reports)
     epochs = experiment.teacher.epochs or experiment.training.epochs
     name = experiment.teacher.name
     announce(f"training the teacher {name} once, {epochs} epochs")
+    files: dict[str, bytes] = {}
     for reference in task.options(num_returns="streaming").remote(experiment, data, folder):
-        report: Report = ray.get(reference)
-        if report.epoch == epochs or report.epoch % max(1, epochs // 5) == 0:
-            announce(f"teacher {name}: epoch {report.epoch} of {epochs}, {report.value:.4f}")
+        told: Report | dict[str, bytes] = ray.get(reference)
+        if isinstance(told, dict):
+            files = told
+        elif told.epoch == epochs or told.epoch % max(1, epochs // 5) == 0:
+            announce(f"teacher {name}: epoch {told.epoch} of {epochs}, {told.value:.4f}")
+    return files
 
 
-def _reports(experiment: Experiment, data: DataSet, folder: Path) -> Iterator[Report]:
-    yield from train_teacher(experiment, data, folder)
+def _reports(experiment: Experiment, data: DataSet, folder: Path | None) -> Iterator[Report | dict[str, bytes]]:
+    if folder is not None:
+        yield from train_teacher(experiment, data, folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="kdsearch-teacher-") as scratch:
+        trained = Path(scratch) / "teacher"
+        yield from train_teacher(experiment, data, trained)
+        yield {path.name: path.read_bytes() for path in trained.iterdir()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import optuna
 
 if TYPE_CHECKING:
@@ -44,24 +44,35 @@ class ASHA:
         self.reduction_factor = reduction_factor
         self.sign = 1.0 if mode == "max" else -1.0
         self.rungs: dict[int, dict[int, float]] = {}
+        self._scores: dict[int, list[float]] = {}
+        """Those of each rung, rising: sorting them anew for each report would cost more with each trial."""
         milestone = grace
         while milestone < epochs:
-            self.rungs[milestone] = {}
+            self.rungs[milestone], self._scores[milestone] = {}, []
             milestone *= reduction_factor
 
     def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
         rung = self.rungs.get(epoch)
         if rung is None:
             return False
-        others = [score for other, score in rung.items() if other != number]
         self.learn(number, epoch, value)
-        if not others:
-            return False
-        return rung[number] < float(np.quantile(others, 1 - 1 / self.reduction_factor))
+        return len(rung) > 1 and rung[number] < self._quantile_of_others(epoch, rung[number])
 
     def learn(self, number: int, epoch: int, value: float) -> None:
-        if epoch in self.rungs:
-            self.rungs[epoch].setdefault(number, self.sign * value)
+        if epoch in self.rungs and number not in self.rungs[epoch]:
+            self.rungs[epoch][number] = self.sign * value
+            bisect.insort(self._scores[epoch], self.sign * value)
+
+    def _quantile_of_others(self, epoch: int, own: float) -> float:
+        """The (1 − 1/η) quantile, interpolated, of the rung without one of this score."""
+        scores = self._scores[epoch]
+        left_out = bisect.bisect_left(scores, own)
+        place = (len(scores) - 2) * (1 - 1 / self.reduction_factor)
+        index = int(place)
+        low, high = (scores[at + (at >= left_out)] for at in (index, min(index + 1, len(scores) - 2)))
+        part = place - index
+        # As numpy does it: the result is never beyond the nearer of the two, so that ties stay ties.
+        return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 
 class OptunaPruner:

@@ -14,7 +14,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from kdsearch.tuning.distributions import distributions, grid, to_hyperparameters, to_params
+from kdsearch.auto import METHOD
+from kdsearch.tuning.distributions import conditions_met, distributions, grid, to_hyperparameters, to_params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ class Sampler:
         self._study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed))
         self._all = distributions(experiment)
         self._ids: dict[int, int] = {}
+        self._common = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
 
     def ask(self, number: int, names: tuple[str, ...] | None = None) -> dict[str, Scalar]:
         """A setting for trial `number`: of the whole space, or of the hyperparameters named."""
@@ -44,16 +46,27 @@ class Sampler:
             # Optuna warns of what we chose: its experimental options.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = self._make(number, wanted)
-            trial = self._study.ask(fixed_distributions=wanted)
+            trial = self._study.ask()
+            if METHOD in wanted:  # says which of the others there are
+                trial._suggest(METHOD, wanted[METHOD])
+            for name, distribution in conditions_met(wanted, trial.params).items():
+                trial._suggest(name, distribution)
         self._ids[number] = trial._trial_id
-        return to_hyperparameters(self._experiment, trial.params)
+        setting = to_hyperparameters(self._experiment, trial.params)
+        # As `add` would, so that a resumed search models the same trials: a term that is off has no drawn value.
+        for name, value in to_params(wanted, setting, sampler=True).items():
+            if value != trial.params[name]:
+                internal = wanted[name].to_internal_repr(value)
+                self._study._storage.set_trial_param(trial._trial_id, name, internal, wanted[name])
+        return setting
 
     def add(self, number: int, hyperparameters: Mapping[str, Scalar]) -> bool:
         """A trial that was not asked for; False, and ignored, unless all of it lies inside the space."""
         params = to_params(self._all, hyperparameters, sampler=True)
-        if params.keys() != self._all.keys():
+        present = conditions_met(self._all, params)
+        if params.keys() != present.keys():
             return False
-        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=self._all)
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=present)
         self._ids[number] = self._study._storage.create_new_trial(self._study._study_id, trial)
         return True
 
@@ -77,7 +90,11 @@ class Sampler:
         samplers = optuna.samplers
         match self._experiment.search.sampler:
             case "tpe":
-                return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+                conditional = METHOD in wanted  # parameters that occur together are modelled together
+                made = samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
+                # Which parameters the trials have in common it would read out of all of them, anew for each trial.
+                made._search_space = self._common
+                return made
             case "random":
                 return samplers.RandomSampler(seed=seed)
             case "gp":

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from kdsearch.errors import Diverged
+from kdsearch.errors import Diverged, LeaseLost, StorageError
 from kdsearch.tuning.failures import full_disk, is_broken_gpu, is_out_of_gpu_memory, reason_of
-from kdsearch.tuning.folder import BEST, trial_folder
+from kdsearch.tuning.folder import BEST
+from kdsearch.tuning.metrics import GPUMemory, held_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kdsearch.objective import Objective, Report
     from kdsearch.settings import Scalar
+    from kdsearch.tuning.place import Place
+
+AGAIN_SECONDS = 2.0
+"""Until a storage that is away is asked again by a trial that cannot go on without it."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,12 @@ class TrialContext:
 
     objective: Callable[[Mapping[str, Scalar]], Objective]
     """Makes the objective of a setting. One instance per process: it may cache what its trials share."""
-    folder: str
-    """Where the trials' folders lie."""
+    place: Place
+    """Keeps the trials' folders."""
     epochs: int
     checkpoint_every: int
+    run: str | None = None
+    """Under this name a trial's process tells its metrics; None: it tells none."""
 
 
 class TrialActor(tune.Trainable):
@@ -44,6 +52,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
         assert context is not None, "made by tune.with_parameters(TrialActor, context=…)"
         self._context = context
+        self._memory = GPUMemory(context.run, held_bytes) if context.run is not None else None
         self._begin(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
@@ -56,15 +65,26 @@ class TrialActor(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number: int = config["number"]
+        if self._memory is not None:
+            self._memory.begin(self._number)
         self._hyperparameters: dict[str, Scalar] = config["hyperparameters"]
-        self._folder = trial_folder(self._context.folder, self._number)
+        self._begun: bool = config["begun"]
+        self._place = self._context.place
+        self._folder = self._place.folder(self._number)
         self._objective: Objective | None = None
         self._saved = 0
+        self._value: float | None = None
+        """Of a trial that is done, until its student is delivered."""
+        self._behind: str | None = None
+        """Why its last checkpoint is not where other processes find it."""
 
     def step(self) -> dict[str, Any]:
         place = {"number": self._number, "node": ray.util.get_node_ip_address(), "gpu_ids": _gpu_ids()}
         try:
             return place | self._advance()
+        except (StorageError, LeaseLost) as error:
+            time.sleep(AGAIN_SECONDS)
+            return place | {"reports": [], "saved": False, "behind": str(error)}
         except Exception as error:
             epoch = len(self._objective.history) + 1 if self._objective is not None else 1
             self._objective = None
@@ -72,7 +92,11 @@ class TrialActor(tune.Trainable):
 
     def _advance(self) -> dict[str, Any]:
         """One epoch; or, first after a restart, the reports that the checkpoint brings back."""
+        if self._value is not None:
+            return {"reports": [], "saved": False} | self._deliver()
         if self._objective is None:
+            if self._begun:
+                self._place.fetch(self._number)
             self._objective = self._context.objective(self._hyperparameters)
             if self._objective.load(self._folder):
                 self._saved = len(self._objective.history)
@@ -84,16 +108,38 @@ class TrialActor(tune.Trainable):
 
     def _answer(self, reports: list[Report]) -> dict[str, Any]:
         assert self._objective is not None
-        answer: dict[str, Any] = {"reports": [asdict(report) for report in reports]}
+        answer: dict[str, Any] = {
+            "reports": [asdict(report) for report in reports],
+            "saved": self._saved == len(self._objective.history) and self._behind is None,
+        }
         if reports[-1].epoch >= self._context.epochs:
-            answer["value"] = self._objective.finish(self._folder / BEST)
+            self._value = self._objective.finish(self._folder / BEST)
             self._objective = None
-        return answer
+            with self._noting_trouble():
+                answer |= self._deliver()
+        return answer | ({"behind": self._behind} if self._behind else {})
+
+    def _deliver(self) -> dict[str, Any]:
+        """The value of a trial that is done, once its student is where the driver finds it."""
+        self._place.deliver(self._number)
+        value, self._value, self._behind = self._value, None, None
+        return {"value": value}
 
     def _save(self) -> None:
         if self._objective is not None and len(self._objective.history) > self._saved:
             self._objective.save(self._folder)
             self._saved = len(self._objective.history)
+            with self._noting_trouble():
+                self._place.deliver(self._number)
+
+    @contextlib.contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """A storage that is away ends no trial: the next checkpoint goes there, or the student does later."""
+        self._behind = None
+        try:
+            yield
+        except (StorageError, LeaseLost) as error:
+            self._behind = str(error)
 
     def _leave(self) -> None:
         """Before another trial, or the end: an unfinished one keeps what it did since its last checkpoint.
@@ -103,6 +149,7 @@ class TrialActor(tune.Trainable):
         with contextlib.suppress(OSError):
             self._save()
         self._objective = None
+        self._place.leave(self._number)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         self._save()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
+from kdsearch.auto import AUTO, METHOD, gathered, spread
 from kdsearch.tuning.failures import Failures
 
 if TYPE_CHECKING:
+    from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.results import Results
     from kdsearch.settings import Scalar
@@ -20,11 +22,13 @@ class LiveTrial:
     number: int
     role: str
     hyperparameters: dict[str, Scalar]
-    trial_ids: tuple[int, ...]
-    """The trial in each storage of the record."""
+    trial_id: int
+    """Optuna's, in the record."""
     values: dict[int, float] = field(default_factory=dict)
     durations: dict[int, float] = field(default_factory=dict)
     """Seconds that each epoch took."""
+    seen: dict[int, int] = field(default_factory=dict)
+    """Images that the student saw in each epoch."""
     state: str = "RUNNING"
     error: str | None = None
     node: str | None = None
@@ -42,6 +46,10 @@ class LiveTrial:
         return sum(self.durations.values())
 
     @property
+    def images(self) -> int:
+        return sum(self.seen.values())
+
+    @property
     def last(self) -> float | None:
         return self.values[max(self.values)] if self.values else None
 
@@ -55,18 +63,31 @@ class Memory(TypedDict):
     final: float | None
 
 
-def memories(earlier: Results) -> list[Memory]:
-    """The ended trials of an earlier run that a sampler can learn from."""
+def memories(earlier: Results, experiment: Experiment) -> list[Memory]:
+    """The ended trials of an earlier run that the sampler of this search can learn from.
+
+    A search over several methods learns from one of any of them, and that of one from its share of those of several.
+    """
     return [
         Memory(
-            hyperparameters=trial.hyperparameters,
+            hyperparameters=setting,
             state=trial.state,
             values=[(point.epoch, point.value) for point in trial.curve],
             final=trial.best if trial.state == "COMPLETE" else trial.last,
         )
         for trial in earlier.trials
         if trial.state in ("COMPLETE", "PRUNED") and trial.role != "control" and trial.curve
+        if (setting := _translated(trial.hyperparameters, earlier.experiment.get("method"), experiment)) is not None
     ]
+
+
+def _translated(setting: dict[str, Scalar], method: Any, experiment: Experiment) -> dict[str, Scalar] | None:
+    """A setting of a run of this method in the names of the experiment; None where it means nothing there."""
+    if experiment.method == AUTO and method in experiment.methods:
+        return spread(str(method), setting)
+    if experiment.method != AUTO and method == AUTO:
+        return gathered(experiment.method, setting) if setting.get(METHOD) == experiment.method else None
+    return setting
 
 
 class Watcher(Protocol):

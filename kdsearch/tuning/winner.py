@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from kdsearch.auto import AUTO, METHOD, gathered
 from kdsearch.files import remove_checked
 from kdsearch.results import search_facts, write_export
 from kdsearch.results.documents import read_json
@@ -15,7 +16,7 @@ from kdsearch.tuning.folder import BEST
 from kdsearch.tuning.objective import CHECKPOINT, FACTS, STUDENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kdsearch.results import Results, Trial
@@ -31,6 +32,20 @@ def keep_best(results: Results, keep: int, *, interrupted: bool) -> None:
         remove_checked(folder / CHECKPOINT)
         if trial.number not in best:
             shutil.rmtree(folder / BEST, ignore_errors=True)
+
+
+def is_spent(results: Results, keep: int, *, interrupted: bool) -> Callable[[str], bool]:
+    """Whether `keep_best` removes a trial's file, told as `NUMBER/FILE`."""
+    best = {trial.number for trial in results.top(keep)}
+    running = {trial.number for trial in results.trials if trial.state == "RUNNING"} if interrupted else set()
+
+    def spent(name: str) -> bool:
+        number, _, file = name.partition("/")
+        if not number.isdigit() or int(number) in running:
+            return False
+        return file.startswith(CHECKPOINT) or (int(number) not in best and file.startswith(f"{BEST}/"))
+
+    return spent
 
 
 def take_home(results: Results, metric: str) -> None:
@@ -56,7 +71,10 @@ def _is_confirmed(results: Results) -> bool:
 def bring_home(results: Results, trial: Trial, kept: Path, facts: Mapping[str, Any], metric: str) -> None:
     """Put the student of a trial's setting that a training left in `kept` into the run's `best/`, with its pictures."""
     home = results.folder / BEST
-    write_export(home, weights=kept / STUDENT, facts=facts, hyperparameters=trial.hyperparameters)
+    setting = trial.hyperparameters
+    if results.experiment["method"] == AUTO:  # a student is of one method, whose card and hyperparameters say so
+        setting = {METHOD: facts["method"], **gathered(str(facts["method"]), setting)}
+    write_export(home, weights=kept / STUDENT, facts=facts, hyperparameters=setting)
     writer = TrialWriter(home, metric)
     pictures = {picture.stem: picture.read_bytes() for picture in sorted(kept.glob("*.png"))}
     panels = read_panels(kept.parent)

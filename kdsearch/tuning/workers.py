@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kdsearch import data as data_sets
-from kdsearch.errors import SearchFailed
+from kdsearch.errors import RunError, SearchFailed
 from kdsearch.tuning.failures import full_disk, reason_of
 from kdsearch.tuning.pool import pool, slots
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kdsearch.experiment import Experiment
     from kdsearch.results.confirm_log import Done
+    from kdsearch.results.remote import Remote
     from kdsearch.tuning.confirm_student import Job, Work
 
 
@@ -28,15 +29,24 @@ class Workers:
         storage: where trained teachers lie.
         announce: told in a sentence what is prepared.
         verbose: let Ray speak.
+        remote: the storage at a URL of the run; a pool of more than one node is then refused, as what the work writes
+            must lie in a folder of this machine.
     """
 
     def __init__(
-        self, experiment: Experiment, storage: Path, announce: Callable[[str], None], *, verbose: bool = False
+        self,
+        experiment: Experiment,
+        storage: Path,
+        announce: Callable[[str], None],
+        *,
+        verbose: bool = False,
+        remote: Remote | None = None,
     ) -> None:
         self._experiment = experiment
         self._storage = storage
         self._announce = announce
         self._verbose = verbose
+        self._remote = remote
         self._held = contextlib.ExitStack()
         self._objectives: Any = None
 
@@ -58,10 +68,10 @@ class Workers:
         import ray
 
         objectives, resources = self._ready(), self._experiment.resources
-        gpus = resources.gpus_per_trial or 0
+        gpus = resources.gpus
         task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=gpus, max_retries=resources.max_failures)
         remote = task(work)
-        room = slots(resources.cpus_per_trial, gpus, resources.max_concurrent)
+        room = slots(resources.cpus_per_trial, gpus, resources.max_concurrent, resources.max_gpus)
         waiting = deque(jobs)
         running: dict[Any, Job] = {}
         try:
@@ -85,9 +95,15 @@ class Workers:
             # Not above: they import ray, for which the pool sets the environment.
             import ray
 
+            from kdsearch.tuning.nodes import other_nodes
             from kdsearch.tuning.prepare import prepare
 
-            self._objectives = ray.put(prepare(self._experiment, data, self._storage, self._announce))
+            if self._remote is not None and other_nodes():
+                raise RunError(
+                    f"the run lies at {self._remote}, for which this works on one machine and the pool has several: "
+                    "leave the cluster, or copy the run to a folder that all nodes see"
+                )
+            self._objectives = ray.put(prepare(self._experiment, data, self._storage, self._announce, self._remote))
         return self._objectives
 
 

@@ -20,8 +20,10 @@ import yaml
 from kdsearch.chain import Chain, Step
 from kdsearch.errors import RunError, UserError
 from kdsearch.results import Results, RunLock
-from kdsearch.tuning.chain import Quiet, quietly, resume_chain, run_chain
+from kdsearch.tuning.chain import quietly, resume_chain, run_chain
 from kdsearch.tuning.pool import ENVIRONMENT
+from kdsearch.tuning.series import Quiet
+from tests.places import told_places
 
 if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
@@ -242,3 +244,11 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(cli: Cli, 
     listed = json.loads(cli("ls", "--json", cwd=tmp_path).stdout)["runs"]
     assert [run["run"] for run in listed] == ["small/1-resnet8", "small/2-resnet8", "small/scratch"]
     assert (tmp_path / "runs" / "small" / "chain.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_table_of_a_chain_tells_no_places(whole: Path) -> None:
+    files = [whole / name for name in ("README.md", "chain.json", "chain.png")]
+    files += [file for name in NAMES for file in (whole / name / "best").iterdir()]
+    assert all(file.is_file() for file in files)
+    assert told_places(files, whole.parent) == []

@@ -26,6 +26,7 @@ from kdsearch.experiment import Experiment
 from kdsearch.results import Results, RunLock, export_run
 from kdsearch.results.confirm_log import FILE, TEST, TRAINING, Done, Log
 from kdsearch.results.confirmation import FOLDER, read_confirmation
+from kdsearch.results.report import report
 from kdsearch.training.evaluation import evaluate_export
 from kdsearch.training.trainer import Trainer
 from kdsearch.tuning import search
@@ -34,6 +35,7 @@ from kdsearch.tuning.confirm_student import Job, read_test, train
 from kdsearch.tuning.objective import TrainerObjectives
 from kdsearch.tuning.pool import ENVIRONMENT
 from kdsearch.tuning.winner import take_home
+from tests.places import told_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -411,3 +413,13 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: 
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["settings"]["winner"]["test"]["count"] == 2
     assert not list((folder / FOLDER).rglob("*.ckpt*"))
+
+
+def test_what_is_given_to_others_tells_no_places(confirmed: Path, tmp_path: Path) -> None:
+    exported = export_run(confirmed, tmp_path / "student")
+    for form in ("html", "md"):
+        (tmp_path / f"report.{form}").write_text(report(Results(confirmed), form))  # type: ignore[arg-type]
+    pages = [tmp_path / "report.html", tmp_path / "report.md", confirmed / "confirm.json"]
+    files = [*pages, *(confirmed / "confirm").glob("*"), *(confirmed / "best").iterdir(), *exported.iterdir()]
+    assert len([file for file in files if file.is_file()]) >= 13
+    assert told_places(files, confirmed.parent, tmp_path) == []

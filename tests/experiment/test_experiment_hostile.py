@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SHIPPED = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER
 # As a person writes them, and with every key there is, as a run's folder holds them.
 WRITTEN = list(SHIPPED.values())
 RESOLVED = [Experiment.load(name).to_yaml() for name in SHIPPED]
+SOURCES = [*WRITTEN, *RESOLVED]
 
 # What pydantic, Python or YAML would say instead of us.
 FOREIGN = re.compile(r"input should be|traceback|pydantic|object at 0x|<class|validation error|codec", re.IGNORECASE)
@@ -72,9 +74,9 @@ VALUES = st.recursive(
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A legal experiment with a few keys renamed, values replaced, parts deleted, moved or nested."""
-    content = copy.deepcopy(yaml.safe_load(draw(st.sampled_from(WRITTEN + RESOLVED))))
+def mutated(draw: st.DrawFn, sources: Sequence[str] = SOURCES) -> bytes:
+    """A legal file with a few keys renamed, values replaced, parts deleted, moved or nested."""
+    content = copy.deepcopy(yaml.safe_load(draw(st.sampled_from(sources))))
     for _ in range(draw(st.integers(1, 3))):
         paths = places(content)
         if not paths:
@@ -137,9 +139,9 @@ FRAGMENTS = [*(text.encode() for text in TEXTS), b"\xff\xfe", b"\xc3", "😀".en
 
 
 @st.composite
-def noisy(draw: st.DrawFn) -> bytes:
-    """A legal experiment with bytes deleted, put in, or repeated."""
-    content = bytearray(draw(st.sampled_from(WRITTEN + RESOLVED)).encode())
+def noisy(draw: st.DrawFn, sources: Sequence[str] = SOURCES) -> bytes:
+    """A legal file with bytes deleted, put in, or repeated."""
+    content = bytearray(draw(st.sampled_from(sources)).encode())
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
         end = start + draw(st.sampled_from([0, 0, 1, 4, 40]))

@@ -288,8 +288,8 @@ def test_the_grace_period_of_no_scheduler_does_not_matter() -> None:
     [
         (
             "kdd",
-            r"^unknown method 'kdd'; did you mean 'kd'\? \(valid: ce, edge_kd, ips, kd, lsskd, sr_kd, supervised\) "
-            r"or the path of a space in YAML$",
+            r"^unknown method 'kdd'; did you mean 'kd'\? "
+            r"\(valid: auto, ce, edge_kd, ips, kd, lsskd, sr_kd, supervised\) or the path of a space in YAML$",
         ),
         ("", r"^unknown method ''"),
         ("nosuch.yaml", r"^'nosuch\.yaml' is no file; give a method's name or the path of a space in YAML$"),

@@ -63,7 +63,7 @@ NO_BUDGETS = [
 @pytest.mark.parametrize("text", ["", *NO_BUDGETS, "9" * 400, "9" * 400 + "h"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(
-        InvalidSetting, match=r"^--budget = '.*': give trials, wall time or GPU hours, such as 64trials"
+        InvalidSetting, match=r"^--budget = '.*': give trials, wall time, GPU hours or images seen, such as 64trials"
     ):
         parse_budget(text)
 
@@ -171,3 +171,30 @@ except UserError as error:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.startswith("name = 'a/b': must be up to 100 letters"), result.stderr
     assert result.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    ("space", "flags", "expected"),
+    [
+        ("ips", {"training.epochs": 1}, 1),  # the shipped space says 3
+        ("ips", {"training.epochs": 9}, 3),
+        ("ips", {"task": "segmentation", "training.epochs": 2}, 2),  # the task says 4
+        ("edge_kd", {"training.epochs": 5}, 5),
+    ],
+)
+def test_a_first_rung_that_nobody_asked_for_lies_within_the_budget(
+    space: str, flags: dict[str, Any], expected: int
+) -> None:
+    assert load_experiment(space, flags, None, None, None, None).search.grace_period == expected
+
+
+def test_a_first_rung_that_a_person_asked_for_is_not_changed(tmp_path: Path) -> None:
+    sentence = r"search.grace_period = 4: cannot exceed the full budget of 2 epochs"
+    with pytest.raises(InvalidSetting, match=sentence):
+        load_experiment("ips", {"training.epochs": 2}, None, None, ["search.grace_period=4"], None)
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"method": "ce", "search": {"grace_period": 4}}))
+    with pytest.raises(InvalidSetting, match=sentence):
+        load_experiment(str(own), {"training.epochs": 2}, None, None, None, None)
+    own.write_text(yaml.safe_dump({"method": "ce"}))
+    assert load_experiment(str(own), {"training.epochs": 2}, None, None, None, None).search.grace_period == 2

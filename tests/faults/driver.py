@@ -14,9 +14,14 @@ from typing import Any
 
 import ray
 
+from kdsearch.chain import Chain
 from kdsearch.errors import KDSearchError
 from kdsearch.experiment import Experiment
+from kdsearch.results import find_run
+from kdsearch.results.remote import is_url
 from kdsearch.tuning import resume, search
+from kdsearch.tuning.chain import resume_chain, run_chain
+from kdsearch.tuning.confirm import confirm
 from kdsearch.tuning.pool import ENVIRONMENT
 from tests.faults import objectives
 from tests.results import build_run
@@ -82,11 +87,18 @@ def main() -> None:
         ray.init(address=plan["address"], log_to_driver=False, logging_level="CRITICAL")
     say: Callable[[str], None] = lambda sentence: print(sentence, flush=True)  # noqa: E731
     try:
-        if plan["verb"] == "search":
-            experiment = Experiment(**plan["experiment"])
-            search(experiment, storage=plan["storage"], objectives=given, announce=say)
-        else:
-            resume(Path(plan["storage"]) / "run", objectives=given, announce=say)
+        storage, folder = plan["storage"], Path(plan["storage"]) / "run"
+        match plan["verb"]:
+            case "search":
+                search(Experiment(**plan["experiment"]), storage=storage, objectives=given, announce=say)
+            case "resume":
+                resume(find_run("run", storage) if is_url(storage) else folder, objectives=given, announce=say)
+            case "chain":
+                run_chain(Chain(**plan["experiment"]), storage=storage, announce=say)
+            case "resume chain":
+                resume_chain(folder, announce=say)
+            case "confirm":
+                confirm(folder, **plan["confirm"])
     except KDSearchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

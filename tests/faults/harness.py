@@ -27,7 +27,7 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def start(storage: Path, verb: str = "search", **plan: Any) -> subprocess.Popen[str]:
+def start(storage: Path | str, verb: str = "search", **plan: Any) -> subprocess.Popen[str]:
     """A driver in a process of its own, that may be told to die; see `driver.py`."""
     document = {"storage": str(storage), "verb": verb, "experiment": EXPERIMENT, **plan}
     return subprocess.Popen(
@@ -40,7 +40,7 @@ def start(storage: Path, verb: str = "search", **plan: Any) -> subprocess.Popen[
     )
 
 
-def die(storage: Path, verb: str = "search", **plan: Any) -> None:
+def die(storage: Path | str, verb: str = "search", **plan: Any) -> None:
     """Run a driver to the point where it kills itself, which it must reach."""
     driver = start(storage, verb, **plan)
     output, errors = driver.communicate(timeout=200)

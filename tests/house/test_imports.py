@@ -20,7 +20,7 @@ LAYERS = (
     {"settings", "objective"},
     {"data", "models", "results"},
     {"tasks", "methods"},
-    {"space", "spaces", "consent", "experiment", "chain"},
+    {"space", "spaces", "consent", "anchoring", "consistency", "experiment", "chain", "comparison", "auto"},
     {"training"},
     {"tuning"},
     {"cli", "__init__", "__main__"},
@@ -31,7 +31,8 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 VERSION = ("kdsearch", "__version__")
 
 COMMANDS = (
-    "search", "chain", "resume", "confirm", "ls", "status", "best", "export", "report", "train", "evaluate", "methods",
+    "search", "chain", "compare", "resume", "confirm", "ls", "status", "best", "export", "report", "train", "evaluate",
+    "methods", "submit", "jobs", "logs", "stop",
 )  # fmt: skip
 
 

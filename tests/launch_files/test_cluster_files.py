@@ -82,6 +82,37 @@ def test_every_node_has_the_token_the_storage_and_the_same_kdsearch(name: str) -
     assert config["file_mounts"] == {"~/kdsearch": "."}
 
 
+def run_mps_command(name: str, folder: Path, answer: str, *, running: bool) -> tuple[str, list[str]]:
+    """What the file's own command says on a worker, and what the daemon was told; the choice is in ~/mps."""
+    (command,) = (line for line in load(name)["worker_start_ray_commands"] if "nvidia-cuda-mps-control" in line)
+    control = folder / "nvidia-cuda-mps-control"
+    control.write_text(f'#!/bin/sh\necho "${{1:-$(cat)}}" >>{folder}/told\n{"true" if running else "false"}\n')
+    control.chmod(0o755)
+    (folder / "mps").write_text(answer)
+    environment = {"HOME": str(folder), "PATH": f"{folder}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    told = folder / "told"
+    return done.stdout, told.read_text().splitlines() if told.exists() else []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_workers_begin_with_a_new_mps_daemon_where_it_is_wanted_and_go_without_where_there_is_none(
+    name: str, tmp_path: Path
+) -> None:
+    config = load(name)
+    assert config["metadata"]["mps"] in config["setup_commands"]
+    order = [line.split(" ")[0:2] for line in config["worker_start_ray_commands"]]
+    assert order[0] == ["ray", "stop"]
+    for case, answer, running, said, told in (
+        ("wanted", "yes", True, "", ["quit", "-d"]),
+        ("missing", "yes", False, "no NVIDIA MPS on this machine\n", ["quit", "-d"]),
+        ("unwanted", "no", True, "", []),
+    ):
+        (tmp_path / case).mkdir()
+        assert run_mps_command(name, tmp_path / case, answer, running=running) == (said, told)
+    assert not any("mps" in line for line in config["head_start_ray_commands"])
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_the_commands_of_a_cluster_file_pass_shellcheck(name: str) -> None:
     if shutil.which("shellcheck") is None:

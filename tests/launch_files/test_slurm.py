@@ -38,6 +38,21 @@ case $* in
     *"show job "*) echo "JobId=7 JobName=kdsearch JobState=$JOB_STATE Restarts=0" ;;
 esac
 """
+# The daemon and the tool of NVIDIA's driver, on a machine without one.
+MPS_CONTROL = """#!/bin/sh
+if [ "${1:-}" = -d ]; then
+    [ -z "${NO_MPS:-}" ] || exit 1
+    echo "mps begins in $CUDA_MPS_PIPE_DIRECTORY with $CUDA_VISIBLE_DEVICES" >>"$CALLS"
+    touch "$CUDA_MPS_PIPE_DIRECTORY/control"
+else
+    echo "mps is told $(cat) in $CUDA_MPS_PIPE_DIRECTORY" >>"$CALLS"
+fi
+"""
+NVIDIA_SMI = """#!/bin/sh
+for argument; do
+    case $argument in --id=*) echo "${argument#--id=}" | tr , '\\n' | sed 's/^/GPU-name-of-/' ;; esac
+done
+"""
 
 
 @dataclass
@@ -76,7 +91,8 @@ def job(tmp_path: Path) -> Iterator[Start]:
     """`job("search", "ips", SLURM_JOB_ID="7")` starts slurm.sh as Slurm would. What still runs at the end is ended."""
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+    programs = {"srun": SRUN, "scontrol": SCONTROL, "nvidia-cuda-mps-control": MPS_CONTROL, "nvidia-smi": NVIDIA_SMI}
+    for name, text in programs.items():
         (stand_ins / name).write_text(text)
         (stand_ins / name).chmod(0o755)
     started: list[Job] = []
@@ -173,6 +189,58 @@ def test_a_job_searches_on_all_its_nodes_and_leaves_nothing_running(job: Start, 
     assert "scontrol requeue" not in (tmp_path / "calls").read_text()
     assert processes_of(tmp_path) == []
     assert list((tmp_path / "runs").glob("*.token")) == []
+    assert calls(tmp_path, "mps") == [], "nobody asked for a share of a GPU"
+
+
+@pytest.mark.slow
+def test_trials_that_share_gpus_do_so_through_mps_which_ends_with_the_job(job: Start, tmp_path: Path) -> None:
+    line = ("search", "ips", "--trials", "2", "--max-epochs", "3", "--name", "shared", "--gpus-per-trial", "0.5")
+    number = str(free_port() - 20000)
+    gpus = {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "3,5", "SLURM_JOB_ID": number}
+    started = job(*line, "--cpus-per-trial", "0.5", **gpus)
+    output = started.wait(150)
+    assert started.process.returncode == 0, output
+    assert status(tmp_path, "shared")["state"] == "COMPLETE"
+    assert "2 trials share a GPU, through NVIDIA MPS" in output
+    folders = [f"/tmp/kdsearch-{number}-{node}" for node in ("first", "second")]
+    begun = sorted(line for line in calls(tmp_path, "mps begins"))
+    assert begun == [f"mps begins in {folder} with GPU-name-of-3,GPU-name-of-5" for folder in folders]
+    ended = sorted(line for line in calls(tmp_path, "mps is told"))
+    assert ended == [f"mps is told quit in {folder}" for folder in folders]
+    assert not any(Path(folder).exists() for folder in folders)
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "shares"),
+    [
+        ("search kd", False),
+        ("search kd --gpus-per-trial 0.25", True),
+        ("search kd --gpus-per-trial=auto", True),
+        ("search kd --gpus-per-trial .5", True),
+        ("search kd --gpus-per-trial 1", False),
+        ("search kd --gpus-per-trial 0", False),
+        ("search kd --gpus-per-trial 0.0", False),
+        ("search kd --set resources.gpus_per_trial=0.5", True),
+        ("search kd --set", False),
+        ("search commented.yaml", False),
+        ("search shared.yaml --trials 8", True),
+        ("search shared.yaml --gpus-per-trial 1", False),
+        ("resume run", True),
+        ("resume nothing", False),
+    ],
+)
+def test_mps_is_for_jobs_whose_trials_share_gpus(tmp_path: Path, line: str, shares: bool) -> None:
+    (tmp_path / "commented.yaml").write_text("resources:\n  cpus_per_trial: 1   # on a GPU: gpus_per_trial: 0.25\n")
+    (tmp_path / "shared.yaml").write_text("resources: {cpus_per_trial: 1, gpus_per_trial: 0.25}\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.yaml").write_text("resources:\n  gpus_per_trial: 0.125\n")
+    text = SCRIPT.read_text()
+    function = text[text.index("shares_gpus() {") : text.index("\n}\n", text.index("shares_gpus() {")) + 3]
+    script = f"set -u; storage={tmp_path}\n{function}\nshares_gpus {line}"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == (0 if shares else 1)
 
 
 @pytest.mark.slow

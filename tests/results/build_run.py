@@ -96,7 +96,7 @@ class RunBuilder:
 
     def trial(self, curve: list[float], state: TrialState, value: float | None = None, **more: Any) -> int:
         """A whole trial; its number. `role`, `error`, `epochs` and hyperparameters are taken from `more`."""
-        notes = {name: more.pop(name) for name in ("error", "epochs", "seconds") if name in more}
+        notes = {name: more.pop(name) for name in ("error", "epochs", "seconds", "images") if name in more}
         trial = self.begin(**more)
         for epoch, score in enumerate(curve, 1):
             trial.report(score, epoch)

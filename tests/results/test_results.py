@@ -316,6 +316,15 @@ def test_progress_follows_the_limit_that_is_nearest(tmp_path: Path) -> None:
         assert progress(results, now=START + 80).fraction == pytest.approx(0.9)
 
 
+def test_the_time_between_two_drivers_is_not_spent(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "r")
+    (tmp_path / "r" / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"search": {"time": 100.0}}))
+    run.describe(resumed=START + 50_000, seconds_before=40.0)
+    with RunLock(tmp_path / "r"):
+        found = progress(Results(tmp_path / "r"), now=START + 50_030)
+    assert (found.elapsed, found.fraction, found.left) == (70.0, pytest.approx(0.7), pytest.approx(30))
+
+
 def test_a_run_that_ended_has_nothing_left(tmp_path: Path) -> None:
     run = sample_run(tmp_path / "r")
     run.describe(state="INTERRUPTED", ended=START + 40)

@@ -56,9 +56,7 @@ CASES = {
         of_task("super_resolution", "attention_sr", 3, 16, scale=4, width=4, blocks=2), 16, (0, 2, 3), any_sides=True
     ),
     # A windowed transformer counts its windows with Python's numbers: one image, of one size.
-    "swinir": Case(
-        of_task("super_resolution", "swinir", 3, 16, scale=2, variant="light"), 16, (), any_sides=True
-    ),
+    "swinir": Case(of_task("super_resolution", "swinir", 3, 16, scale=2, variant="light"), 16, (), any_sides=True),
 }
 QUICK = ("residual", "ssd, detection", "attention_sr")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +34,37 @@ def measure() -> dict[str, float]:
     }
 
 
+def measure_gpus() -> dict[str, float]:
+    """The GPUs that this process sees, and the bytes that PyTorch holds of them; without any, none of none."""
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    return {
+        "devices": len(devices),
+        "allocated": sum(torch.cuda.memory_allocated(device) for device in devices),
+        "reserved": sum(torch.cuda.memory_reserved(device) for device in devices),
+    }
+
+
+def megabyte() -> Any:
+    """A megabyte, on the GPU where there is one."""
+    import torch
+
+    return torch.ones(2**18, device="cuda" if torch.cuda.device_count() else "cpu")
+
+
 @dataclass
 class Measuring:
     """An objective of one epoch that reports what its process holds, and itself holds a megabyte."""
 
+    history: list[Report] = field(default_factory=list)
+    ballast: Any = None
+
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> Measuring:
-        made = Measuring()
-        made.history, made.ballast = [], bytearray(2**20)
-        return made
+        return Measuring(ballast=megabyte())
 
     def epoch(self) -> Report:
-        self.history.append(Report(1, 0.5, measure()))
+        self.history.append(Report(1, 0.5, measure() | measure_gpus()))
         return self.history[-1]
 
     def load(self, folder: Path) -> bool:
@@ -77,6 +97,9 @@ class Recorder:
 def test_a_thousand_reused_trials_leave_nothing_behind(tmp_path: Path) -> None:
     import sys
 
+    import torch
+
+    gpus = min(1, torch.cuda.device_count())
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -86,7 +109,7 @@ def test_a_thousand_reused_trials_leave_nothing_behind(tmp_path: Path) -> None:
         space={"temperature": {"low": 1, "high": 20}},
         training={"epochs": 1},
         search={"trials": TRIALS, "grace_period": 1, "scheduler": "none", "sampler": "random"},
-        resources={"gpus_per_trial": 0, "max_concurrent": 1},
+        resources={"gpus_per_trial": gpus, "max_concurrent": 1},
     )
     found = Recorder()
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
@@ -102,6 +125,8 @@ def test_a_thousand_reused_trials_leave_nothing_behind(tmp_path: Path) -> None:
 
     trials = TRIALS - SETTLED
     print({what: (growth(found.worker, what), growth(found.driver, what)) for what in ("bytes", "threads", "files")})
+    assert {seen["devices"] for seen in found.worker} == {gpus}
+    assert {what: growth(found.worker, what) for what in ("allocated", "reserved")} == {"allocated": 0, "reserved": 0}
     assert growth(found.worker, "bytes") < 8 * 2**20  # of 800 that held one MiB each
     assert growth(found.worker, "threads") <= 2
     assert growth(found.worker, "files") <= 2

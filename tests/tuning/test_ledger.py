@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -12,7 +13,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from kdsearch import tasks
-from kdsearch.errors import UserError
 from kdsearch.experiment import Experiment
 from kdsearch.objective import Report
 from kdsearch.tuning.distributions import distributions, to_params
@@ -21,10 +21,9 @@ from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.record import END_NOTES, Record
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kdsearch.tuning.trials import LiveTrial
 
+SPACES = Path(__file__).parents[2] / "search_spaces"
 SPACE = {"temperature": {"low": 1, "high": 20, "log": True}, "alpha": {"low": 0.1, "high": 0.9}}
 
 
@@ -350,7 +349,7 @@ def test_a_divergence_that_a_crash_cut_off_is_told_once(tmp_path: Path) -> None:
     ledger = ledger_of(experiment(), tmp_path)
     trial = begun(ledger)
     ledger.told(0, Report(1, 0.4))
-    ledger._record.value(trial.trial_ids, 2, 0.0)  # and here the driver died, before the trial's end was written
+    ledger._record.value(trial.trial_id, 2, 0.0)  # and here the driver died, before the trial's end was written
     again = ledger_of(experiment(), tmp_path, resume=True)
     again.restore()
     begun(again)
@@ -448,6 +447,88 @@ def test_a_spent_budget_stops_running_trials_as_pruned_and_starts_no_more(tmp_pa
     assert ledger.stopping == "the budget of 0.000833333 GPU hours is spent"
 
 
+def test_a_budget_of_time_counts_what_earlier_drivers_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drivers that died, each some time after its last line; the nights between them do not count."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+    made = experiment(search={"trials": 20, "grace_period": 1, "time": 100.0, "scheduler": "none"})
+
+    def drive(now: float, seconds: list[float]) -> list[bool]:
+        clock[0] = now
+        ledger = ledger_of(made, tmp_path, resume=now > 1000)
+        ledger._record.describe(state="RUNNING")
+        ledger.restore()
+        trial, stopped = begun(ledger), []
+        for later in seconds:
+            clock[0] = now + later
+            stopped.append(ledger.told(trial.number, Report(len(trial.values) + 1, 0.5)))
+        return stopped
+
+    assert drive(1000.0, [10, 40]) == [False, False]
+    assert drive(50_000.0, [20]) == [False]
+    assert drive(90_000.0, [39, 41]) == [False, True]  # 40 + 20 + 41
+    again = ledger_of(made, tmp_path, resume=True)
+    again.restore()
+    assert again.next_trial() is None
+    assert again.stopping == "the budget of 100 s is spent"
+
+
+def test_gpu_hours_count_what_earlier_drivers_spent(tmp_path: Path) -> None:
+    search = {"trials": 20, "grace_period": 1, "gpu_hours": 3.0, "scheduler": "none"}
+    made = experiment(search=search, resources={"gpus_per_trial": 1})
+    ledger = ledger_of(made, tmp_path)
+    begun(ledger), begun(ledger)
+    ledger.told(0, Report(1, 0.5, seconds=3600))
+    ledger.completed(0, 0.5)
+    ledger.told(1, Report(1, 0.5, seconds=1800))
+    again = ledger_of(made, tmp_path, resume=True)
+    again.restore()
+    assert again.gpu_hours == 1.0
+    assert begun(again).number == 1
+    again.told(1, Report(1, 0.5, seconds=1800))  # as its checkpoint brings it back
+    assert again.gpu_hours == 1.5
+    assert again.told(1, Report(2, 0.5, seconds=5400))
+    assert again.stopping == "the budget of 3 GPU hours is spent"
+
+
+def test_a_paused_trial_goes_on_before_a_new_one_begins(tmp_path: Path) -> None:
+    """It made room for another search: nothing has failed, and its earlier epochs count."""
+    ledger = ledger_of(experiment(search={"trials": 3, "scheduler": "none"}), tmp_path)
+    first, second = ledger.next_trial(), ledger.next_trial()
+    assert first is not None
+    assert second is not None
+    ledger.told(0, Report(1, 0.1, seconds=1.0))
+    ledger.paused(0)
+    assert not ledger.exhausted
+    assert ledger.to_run == 2
+    assert ledger.next_trial() is first
+    assert not ledger.told(0, Report(1, 0.1, seconds=1.0))  # its checkpoint brings it back
+    assert first.values == {1: 0.1}
+    assert (first.state, first.failures.losses, first.seconds) == ("RUNNING", 0, 1.0)
+    third = ledger.next_trial()
+    assert third is not None
+    assert third.number == 2
+    for number in range(3):
+        assert not ledger.exhausted
+        ledger.completed(number, 0.5)
+    assert ledger.exhausted
+
+
+def test_trials_that_are_paused_when_a_budget_is_spent_end_as_running_ones_do(tmp_path: Path) -> None:
+    made = experiment(search={"trials": 9, "gpu_hours": 3 / 3600, "scheduler": "none"}, resources={"gpus_per_trial": 1})
+    ledger = ledger_of(made, tmp_path)
+    for _ in range(3):
+        ledger.next_trial()
+    ledger.told(0, Report(1, 0.1, seconds=1.0))
+    ledger.paused(0)
+    ledger.paused(1)  # before its first epoch
+    assert ledger.told(2, Report(1, 0.3, seconds=3.0))
+    assert ledger.exhausted
+    assert [trial.state for trial in ledger.trials] == ["PRUNED", "FAILED", "PRUNED"]
+    assert [trial.state for trial in stored(tmp_path).trials] == [TrialState.PRUNED, TrialState.FAIL, TrialState.PRUNED]
+    assert ledger.trials[1].error == "the search ended before its first epoch"
+
+
 def test_an_interrupted_search_leaves_its_running_trials_running(tmp_path: Path) -> None:
     ledger = ledger_of(experiment(), tmp_path)
     trial = ledger.next_trial()
@@ -474,70 +555,33 @@ def test_a_search_resumed_at_any_point_ends_like_one_that_was_not(scheduler: str
     assert [trial.state for trial in resumed.trials] == [trial.state for trial in whole.trials]
 
 
-def run_until(ledger: Ledger, reports: int) -> None:
+@pytest.mark.parametrize("space", sorted(path.stem for path in SPACES.glob("*.yaml")))
+def test_a_search_of_a_shipped_space_is_resumed_to_the_same_settings(space: str, tmp_path: Path) -> None:
+    """With all that a space may hold: terms that may be off, whole numbers, choices, log ranges."""
+    overrides = {"search.trials": 18, "training.epochs": 9, "search.grace_period": 1, "search.reduction_factor": 3}
+    made = Experiment.load(space, overrides)
+    found = []
+    for name, ends in (("whole", [10_000]), ("parts", [20, 25, 7, 10_000])):
+        (tmp_path / name).mkdir()
+        for place, end in enumerate(ends):
+            ledger = ledger_of(made, tmp_path / name, resume=place > 0)
+            ledger.restore()
+            run_until(ledger, end, lambda trial, epoch: trial.hyperparameters["learning_rate"] ** 0.1 * epoch / 9)
+        found.append([(trial.hyperparameters, trial.values, trial.state) for trial in ledger.trials])
+    assert len(found[0]) == 18
+    assert found[0] == found[1]
+
+
+def run_until(ledger: Ledger, reports: int, score: Any = rising) -> None:
     """Run trials, each from where it was, and walk away after so many reports."""
     while (trial := ledger.next_trial()) is not None:
         for epoch in range(1, 10):
             fresh = epoch not in trial.values
-            stopped = ledger.told(trial.number, Report(epoch, rising(trial, epoch))) if fresh else False
+            stopped = ledger.told(trial.number, Report(epoch, score(trial, epoch))) if fresh else False
             reports -= fresh
             if reports <= 0 and not stopped:
                 return
             if stopped:
                 break
             if epoch == 9:
-                ledger.completed(trial.number, rising(trial, epoch))
-
-
-def test_a_database_mirrors_the_study_and_refuses_a_second_of_its_name(tmp_path: Path) -> None:
-    made, url = experiment(search={"trials": 6, "grace_period": 1}), f"sqlite:///{tmp_path}/studies.db"
-    record = Record(tmp_path, "run", "max", distributions(made), url)
-    run_all(Ledger(made, tasks.find(made.task), record), rising)
-    mirrored = optuna.load_study(study_name="run", storage=url).trials
-    here = stored(tmp_path).trials
-    assert [(t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in mirrored] == [
-        (t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in here
-    ]
-    (tmp_path / "second").mkdir()
-    with pytest.raises(UserError, match="already holds a study 'run'"):
-        Record(tmp_path / "second", "run", "max", distributions(made), url)
-
-
-def test_a_database_that_a_crash_left_behind_is_brought_up_to_the_journal(tmp_path: Path) -> None:
-    made, url = experiment(search={"trials": 6, "grace_period": 1}), f"sqlite:///{tmp_path}/studies.db"
-    record = Record(tmp_path, "run", "max", distributions(made), url)
-    ledger = Ledger(made, tasks.find(made.task), record)
-    begun(ledger)
-    ledger.told(0, Report(1, 0.4))
-    begun(ledger)
-    record.close()
-    # As if the driver had died each time between the journal and the database.
-    alone = ledger_of(made, tmp_path, resume=True)
-    alone.restore()
-    run_all(alone, rising)
-    Record(tmp_path, "run", "max", distributions(made), url, resume=True).close()
-    mirrored = optuna.load_study(study_name="run", storage=url).trials
-    assert [(t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in mirrored] == [
-        (t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in stored(tmp_path).trials
-    ]
-
-
-def test_a_database_keeps_the_first_end_of_a_trial_that_runs_again(tmp_path: Path) -> None:
-    made, url = experiment(resources={"max_failures": 0}), f"sqlite:///{tmp_path}/studies.db"
-    ledger = Ledger(made, tasks.find(made.task), Record(tmp_path, "run", "max", distributions(made), url))
-    begun(ledger)
-    ledger.failed(0, "ValueError: hot")
-    reopen_failed(tmp_path / "study.journal", END_NOTES)
-    record = Record(tmp_path, "run", "max", distributions(made), url, resume=True)
-    again = Ledger(made, tasks.find(made.task), record)
-    again.restore()
-    begun(again)
-    again.told(0, Report(1, 0.4))
-    again.completed(0, 0.5)
-    assert stored(tmp_path).trials[0].state == TrialState.COMPLETE
-    assert optuna.load_study(study_name="run", storage=url).trials[0].state == TrialState.FAIL
-
-
-def test_a_database_that_cannot_be_opened_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="study 'nosql://nowhere' cannot be opened"):
-        Record(tmp_path, "run", "max", {}, "nosql://nowhere")
+                ledger.completed(trial.number, score(trial, epoch))

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import re
+import socket
 import subprocess
 import sys
+
+import pytest
+
+from kdsearch.errors import UserError
+from kdsearch.settings import ResourceSettings
+from kdsearch.tuning.pool import ENVIRONMENT, pool
 
 SCRIPT = """
 import json, os, re, socket, struct
@@ -58,8 +67,12 @@ with pool(ResourceSettings()) as wait:
 """
 
 
-def test_it_listens_on_the_loopback_interface_and_has_no_dashboard() -> None:
-    answer = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("before", ["", "import ray\n"], ids=["as it is", "ray imported before"])
+def test_it_listens_on_the_loopback_interface_and_has_no_dashboard(before: str) -> None:
+    without = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    answer = subprocess.run(
+        [sys.executable, "-c", before + SCRIPT], capture_output=True, text=True, check=True, env=without
+    )
     found = json.loads(answer.stdout.splitlines()[-1])
     assert len(found["addresses"]) >= 4  # control store, raylet, workers, agents
     for text in found["addresses"]:
@@ -67,3 +80,31 @@ def test_it_listens_on_the_loopback_interface_and_has_no_dashboard() -> None:
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, text
     assert not found["dashboard"]
     assert found["mode"] == 0o600  # whoever else works on this machine must not read the token
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pool sets is gone again after the test."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_cluster_that_is_gone_is_one_sentence_and_not_waited_for() -> None:
+    """Ray by itself would go on calling, and then give another reason."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+    sentence = (
+        f"no Ray cluster answers at '{place}': [Errno 111] Connection refused; name another with --address, or "
+        "--address local for none"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"), pool(ResourceSettings(address=place)) as wait:
+        wait()
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("place", ["nowhere", "127.0.0.1:x", "no.such.host.invalid:6379"])
+def test_what_is_no_address_is_one_sentence(place: str) -> None:
+    sentence = rf"^no Ray cluster answers at '{place}': .+; name another with --address, or --address local for none$"
+    with pytest.raises(UserError, match=sentence), pool(ResourceSettings(address=place)) as wait:
+        wait()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
+import hypothesis
 import numpy as np
+from hypothesis import strategies
 
 from kdsearch.tuning.pruner import ASHA
 
@@ -44,6 +46,21 @@ def test_ties_pass_and_a_value_told_again_changes_nothing() -> None:
     before = dict(asha.rungs[1])
     assert not asha.stops(2, 2, 1, 0.1)  # the first value stays
     assert asha.rungs[1] == before
+
+
+@hypothesis.given(
+    strategies.lists(
+        strategies.sampled_from([0.1, 0.2, 1 / 3, 0.7]) | strategies.floats(-1, 1), min_size=2, max_size=40
+    ),
+    strategies.integers(2, 5),
+)
+def test_a_trial_is_stopped_below_the_quantile_of_what_the_others_brought(values: list[float], factor: int) -> None:
+    """The verdicts against numpy's quantile over the whole list each time."""
+    asha = ASHA(1, factor, 9, "max")
+    for number, value in enumerate(values):
+        others = values[:number]
+        expected = bool(others) and value < float(np.quantile(others, 1 - 1 / factor))
+        assert asha.stops(number, number, 1, value) == expected
 
 
 def test_between_rungs_nobody_is_stopped() -> None:

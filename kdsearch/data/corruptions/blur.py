@@ -18,8 +18,8 @@ def defocus_blur(images: torch.Tensor, severity: int, generator: torch.Generator
     near = torch.exp(-0.5 * (torch.arange(-1, 2, device=images.device) / smoothing) ** 2)
     smooth = torch.outer(near, near) / near.sum() ** 2
     kernel = functional.conv2d((disc / disc.sum())[None, None], smooth[None, None], padding=1)
-    rows = (kernel[0, 0] > 0).any(1).nonzero()
-    margin = int(min(rows[0, 0], reach))  # what is 0 around the kernel needs no padding of the image
+    first_row = int((kernel[0, 0] > 0).any(1).nonzero()[0])
+    margin = min(first_row, reach)  # what is 0 around the kernel needs no padding of the image
     kernel = kernel[..., margin : 2 * reach + 1 - margin, margin : 2 * reach + 1 - margin]
     return _convolve(images, kernel, reach - margin)
 

@@ -1,0 +1,197 @@
+"""A small comparison on a real local Ray: ended midway and gone on with, with more seeds, and from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import ray
+
+from kdsearch.comparison import Comparison, Entry, compare
+from kdsearch.errors import InvalidSetting, RunError
+from kdsearch.experiment import Experiment
+from kdsearch.results import Results, RunLock
+from kdsearch.results.compare import read_comparison
+from kdsearch.results.confirmation import WINNER, read_confirmation
+from kdsearch.tuning.compare import rehearsed, resume_comparison, run_comparison
+from kdsearch.tuning.confirm import Quiet as QuietConfirmation
+from kdsearch.tuning.pool import ENVIRONMENT
+from kdsearch.tuning.series import Quiet
+
+if TYPE_CHECKING:
+    from kdsearch.objective import Report
+    from kdsearch.results.confirm_log import Done
+    from kdsearch.tuning.trials import LiveTrial
+    from tests.conftest import Cli
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+# 1437 training images of digits, a fifth of them kept for validation; 15 % of the labels: two batches of 64 an epoch.
+GIVEN = {
+    "data.name": "digits",
+    "data.label_fraction": 0.15,
+    "training.epochs": 2,
+    "search.grace_period": 1,
+    "search.scheduler": "none",
+    "student.name": "resnet8",
+    "student.arguments": {"width": 0.25},
+    "resources.gpus_per_trial": 0,
+    "resources.max_concurrent": 1,
+}
+IMAGES = 900
+
+
+def comparison(seed: int = 0, **changes: Any) -> Comparison:
+    def load(method: str, given: Any) -> Experiment:
+        return Experiment.load(method, {**GIVEN, "seed": seed, **given})
+
+    sections: dict[str, Any] = {"unit": "images", "amount": IMAGES, "name": "mine", "seeds": 2, "top": 2}
+    return compare(["ips"], load, controls=False, **(sections | changes))
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    """A comparison that nobody interrupted."""
+    storage = tmp_path_factory.mktemp("whole")
+    assert run_comparison(comparison(), storage=storage)["state"] == "COMPLETE"
+    return storage / "mine"
+
+
+def timeless(value: Any) -> Any:
+    """A document without what a clock says."""
+    if isinstance(value, dict):
+        return {name: timeless(entry) for name, entry in value.items() if name not in ("seconds", "time")}
+    return [timeless(entry) for entry in value] if isinstance(value, list) else value
+
+
+class CtrlC(Quiet):
+    """A person who presses Ctrl-C after so many epochs of one search."""
+
+    def __init__(self, run: str, epochs: int) -> None:
+        self.run = run
+        self.epochs = epochs
+
+    @contextlib.contextmanager
+    def view(self, entry: Entry, earlier: Results | None) -> Iterator[Quiet]:
+        yield self if entry.run == self.run else Quiet()
+
+    def epoch_told(self, trial: LiveTrial, report: Report) -> None:
+        self.epochs -= 1
+        if self.epochs == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class CtrlCLater(QuietConfirmation):
+    """A person who presses Ctrl-C when so much of a confirmation is done; counts what is done."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after = after
+        self.done: list[Done] = []
+
+    @contextlib.contextmanager
+    def view(self, entry: Entry) -> Iterator[QuietConfirmation]:
+        yield self
+
+    def ended(self, done: Done) -> None:
+        self.done.append(done)
+        if len(self.done) == self.after:
+            raise KeyboardInterrupt
+
+
+def test_every_search_spends_the_same_images_and_reports_on_the_same_fresh_seeds(whole: Path) -> None:
+    document = read_comparison(whole)
+    ce, ips = document["rows"]
+    assert (ce["epochs"], ips["epochs"]) == (2, 1)
+    for row in (ce, ips):
+        # A search ends with the epoch that spends its budget; one epoch of ce shows 128 images, of ips 256.
+        assert IMAGES <= row["images"] < IMAGES + 256
+        confirmed = read_confirmation(whole / row["run"])
+        assert confirmed is not None
+        assert confirmed["seeds"]["reporting"] == [2, 4]
+        assert row["test_readings"] == 2 * len(confirmed["settings"])
+    assert ips["gains"][WINNER]["differences"] == pytest.approx(
+        [mine["test"] - theirs["test"] for mine, theirs in zip(
+            ips["settings"][WINNER]["per_seed"], ce["settings"][WINNER]["per_seed"], strict=True
+        )]
+    )  # fmt: skip
+    assert document["costs"] == {"ce": 1.0, "ips": 2.0}
+    assert (whole / "compare.png").is_file()
+    assert "| ips | searched |" in (whole / "README.md").read_text()
+
+
+def test_ended_in_a_search_and_in_a_confirmation_it_ends_with_the_same_table(whole: Path, tmp_path: Path) -> None:
+    inside = CtrlC("ce", epochs=3)
+    document = run_comparison(comparison(), storage=tmp_path, view=inside.view)
+    assert document["state"] == "INTERRUPTED"
+    assert [row["state"] for row in document["rows"]] == ["INTERRUPTED", "PENDING"]
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison(comparison(), storage=tmp_path, confirming=CtrlCLater(after=3).view)
+    assert [row["state"] for row in read_comparison(tmp_path / "mine")["rows"]] == ["SEARCHED", "PENDING"]
+    assert resume_comparison(tmp_path / "mine")["state"] == "COMPLETE"
+    mine, theirs = (timeless(read_comparison(folder)) for folder in (tmp_path / "mine", whole))
+    assert mine == theirs
+
+
+def test_one_that_is_done_is_left_alone_and_one_begun_otherwise_is_refused(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    again = CtrlCLater()
+    run_comparison(comparison(), storage=whole.parent, confirming=again.view)
+    assert again.done == []
+    assert {path: path.read_bytes() for path in before if path.name != "run.lock"} == {
+        path: content for path, content in before.items() if path.name != "run.lock"
+    }
+    with pytest.raises(RunError, match=r"unit = 'seconds': comparison 'mine' was begun with 'images'"):
+        run_comparison(comparison(unit="seconds"), storage=whole.parent)
+    with pytest.raises(RunError, match=r"entries.0.experiment.seed = 7: comparison 'mine' was begun with 0"):
+        run_comparison(comparison(seed=7), storage=whole.parent)
+    with RunLock(whole), pytest.raises(RunError, match="run 'mine' is in use by process"):
+        run_comparison(comparison(), storage=whole.parent)
+
+
+def test_a_budget_that_pays_for_no_two_trainings_is_refused_and_nothing_is_written(
+    local_ray: None, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidSetting, match=r"--budget = '300img': pays for fewer than 2 trainings.* at least 512img"):
+        run_comparison(comparison(amount=300), storage=tmp_path / "runs")
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_seconds_are_measured_and_a_costlier_epoch_gives_fewer(local_ray: None) -> None:
+    costs = rehearsed(comparison(unit="seconds", amount=600.0))
+    assert costs["ce"] == 1
+    assert costs["ips"] > 0
+
+
+def test_the_command_compares_and_says_what_came_of_it_as_a_document(cli: Cli, tmp_path: Path) -> None:
+    command = (
+        "compare", "ips", "--data", "digits", "--label-fraction", "0.15", "--budget", "600img", "--no-controls",
+        "--max-epochs", "1", "--seeds", "2", "--top", "1", "--gpus-per-trial", "0", "--name", "small",
+    )  # fmt: skip
+    planned = cli(*command, "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "ips: 600 images, trainings of 1 epochs" in planned.stdout
+    assert not (tmp_path / "runs").exists()
+    done = cli(*command, "--json", cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["state"] == "COMPLETE"
+    assert [(row["run"], row["label_fraction"]) for row in document["rows"]] == [("ce", 0.15), ("ips", 0.15)]
+    assert json.loads(cli("status", "small", "--json", cwd=tmp_path).stdout) == document
+    refused = cli(*command, "--seed", "3", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "give the changed comparison another --name" in refused.stderr
