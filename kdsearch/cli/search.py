@@ -31,7 +31,7 @@ def search(
     trials: Annotated[int | None, typer.Option("--trials", help="Number of trials.")] = None,
     max_epochs: options.MaxEpochs = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Trials, wall time, GPU hours: 64trials,2h,40gpuh.")
+        str | None, typer.Option("--budget", help="Trials, wall time, GPU hours, images: 64trials,2h,40gpuh.")
     ] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, random, grid, gp, cmaes or qmc.")] = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="asha, hyperband, median or none.")] = None,

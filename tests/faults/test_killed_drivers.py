@@ -23,7 +23,7 @@ WRITE, EXPORT = "kdsearch.tuning.journal:os.write", "kdsearch.results.export:_re
 # One line is one run: the first point kills the search, each further one the resume that went on from there.
 POINTS: dict[str, list[dict[str, Any]]] = {
     "before and while the study is made, and before the first report": [
-        {"faults": [("kdsearch.tuning.run:Record", "before", 1)]},
+        {"faults": [("kdsearch.tuning.driving:Record", "before", 1)]},
         {"faults": [("kdsearch.tuning.record:Record.describe", "before", 1)]},
         {"faults": [("kdsearch.tuning.record:Record.begin", "after", 1)]},
     ],
@@ -44,7 +44,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
         {"faults": [(END, "after", 2)]},
     ],
     "when all trials are done, before that is written; mid-export: before the folder appears, and after": [
-        {"faults": [("kdsearch.tuning.run:_describe_end", "before", 1)]},
+        {"faults": [("kdsearch.tuning.driving:_describe_end", "before", 1)]},
         {"faults": [(EXPORT, "before", 1)]},
         {"faults": [(EXPORT, "after", 1)]},
     ],

@@ -1,0 +1,90 @@
+"""The trials of a search handed to Ray Tune, which is told nothing else: what they are is in the ledger."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from typing import TYPE_CHECKING
+
+from kdsearch.tuning.folder import TRIALS
+from kdsearch.tuning.place import Shared
+from kdsearch.tuning.pool import NO_CAP
+from kdsearch.tuning.room import Room
+from kdsearch.tuning.shares import Membership
+
+if TYPE_CHECKING:
+    from kdsearch.tuning.ledger import Ledger
+    from kdsearch.tuning.plan import Plan
+    from kdsearch.tuning.trainable import TrialContext
+
+
+def run_trials(plan: Plan, ledger: Ledger) -> None:
+    """Let Ray Tune run the ledger's trials."""
+    # Imported here, not above: it takes seconds, in which Ray is starting.
+    from ray import tune
+
+    from kdsearch.tuning.bridge import HandedOut, LedgerScheduler, LedgerSearcher, Silent
+    from kdsearch.tuning.trainable import TrialActor
+
+    resources = plan.experiment.resources
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialActor, context=_context(plan)),
+        lambda config: tune.PlacementGroupFactory([_bundle(resources.cpus_per_trial, config["gpus"])]),
+    )
+    # A Ray of the search's own is shared with nobody.
+    membership = Membership(f"{plan.folder.name}-{uuid.uuid4().hex}") if resources.address is not None else None
+    out = HandedOut(ledger, Room(resources, membership))
+    if plan.upload is not None:
+        out.behind = plan.upload.behind
+    # Tune's own snapshots are not what a run is resumed from; they go where nobody looks.
+    with tempfile.TemporaryDirectory(prefix="kdsearch-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=LedgerSearcher(out),
+                scheduler=LedgerScheduler(out),
+                num_samples=-1,  # the ledger says when there are no more
+                max_concurrent_trials=NO_CAP,  # the room says how many fit
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}",
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                progress_reporter=Silent(),
+                failure_config=tune.FailureConfig(max_failures=0),  # the ledger runs a trial again, not Ray
+            ),
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            raise _told_by(error) from error
+        finally:
+            if membership is not None:
+                membership.leave()
+
+
+def _context(plan: Plan) -> TrialContext:
+    """What every process of a trial is told."""
+    from kdsearch.tuning.trainable import TrialContext
+
+    experiment, folder, upload = plan.experiment, plan.folder, plan.upload
+    return TrialContext(
+        objective=plan.objectives,
+        place=upload.place() if upload is not None else Shared(str((folder / TRIALS).resolve())),
+        epochs=experiment.training.epochs,
+        checkpoint_every=experiment.training.checkpoint_every,
+        run=folder.name if experiment.resources.address is not None else None,
+    )
+
+
+def _told_by(error: BaseException) -> BaseException:
+    """What went wrong in the driver's own part: Ray raises errors of its own that hold its text."""
+    while type(error).__name__ == "TuneError" and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
