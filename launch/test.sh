@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets up .venv in this checkout where that is still to be done, then runs the fast tests, or all with --all.
 # Further arguments go to pytest: launch/test.sh -k ips
+# Two files are tested at a time: much of the time of tests that start Ray is waiting.
 set -eu
 # shellcheck source=launch/setup.sh
 . "$(dirname -- "$0")/setup.sh"
@@ -14,4 +15,4 @@ done
 
 prepare test
 cd "$root"
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist loadfile "$@"
