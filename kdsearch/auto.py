@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from kdsearch import methods, tasks
-from kdsearch.errors import InvalidSetting, UnknownName
+from kdsearch.errors import InvalidSetting, UnknownName, shortened
 from kdsearch.space import Hyperparameter, hyperparameters_of
 from kdsearch.spaces import shipped_space
-from kdsearch.wording import shortened
 
 AUTO = "auto"
 METHOD = "method"

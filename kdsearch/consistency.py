@@ -6,9 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdsearch import auto
-from kdsearch.errors import InvalidSetting, UnknownName, UserError
+from kdsearch.errors import InvalidSetting, UnknownName, UserError, shortened
 from kdsearch.space import extreme, hyperparameters_of, points
-from kdsearch.wording import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+LONGEST = 80
+"""Characters of a value that a sentence shows."""
+
 
 class KDSearchError(Exception):
     """Base of every error that is meant to be read by a person."""
@@ -22,13 +25,18 @@ class UserError(KDSearchError):
     exit_code = 2
 
 
+def shortened(text: str) -> str:
+    """The first 80 characters of `text`."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
 class UnknownName(UserError):
     """A name that nothing answers to; says which names there are and which one was probably meant."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = "") -> None:
         choices = sorted(valid)
         nearest = difflib.get_close_matches(name, choices, n=1)
-        message = f"unknown {kind} {name!r}"
+        message = f"unknown {kind} {shortened(name)!r}"
         if nearest:
             message += f"; did you mean {nearest[0]!r}?"
         if choices and len(choices) <= 40:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdsearch.errors import UserError
+from kdsearch.errors import UserError, shortened
 
 try:  # the parser in C is eight times as fast; both are safe loaders
     from yaml import CSafeLoader as _SafeLoader
@@ -103,7 +103,8 @@ def _check_shape(text: bytes | str) -> None:
         if depth > _DEEPEST:
             raise ValueError(f"it nests deeper than {_DEEPEST} levels")
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"the alias *{event.anchor}{_line(event.start_mark)} is not followed; write the value out")
+            alias = f"*{shortened(str(event.anchor))}{_line(event.start_mark)}"
+            raise ValueError(f"the alias {alias} is not followed; write the value out")
 
 
 def _line(mark: Any) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from kdsearch.errors import InvalidSetting, UnknownName, UserError
+from kdsearch.errors import InvalidSetting, UnknownName, UserError, shortened
 from kdsearch.settings import AugmentationSettings, Choices, Range, Scalar, TrainingSettings, one_value
-from kdsearch.wording import Shown, explained, plain_types, reason, shortened
+from kdsearch.wording import Shown, explained, plain_types, reason
 
 if TYPE_CHECKING:
     from kdsearch.methods.base import Method

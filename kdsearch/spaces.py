@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import methods
-from kdsearch.errors import InvalidSetting, UnknownName, UserError
+from kdsearch.errors import InvalidSetting, UnknownName, UserError, shortened
 from kdsearch.files import read_yaml
 from kdsearch.settings import Scalar
-from kdsearch.wording import Shown, shortened
+from kdsearch.wording import Shown
 
 
 def find_space(name_or_path: str) -> Path:

@@ -11,9 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kdsearch.errors import InvalidSetting, UnknownName, UserError
-
-_LONGEST = 80  # characters of a value that a sentence shows
+from kdsearch.errors import LONGEST, InvalidSetting, UnknownName, UserError, shortened
 
 _REASONS = {
     "int_type": "must be a whole number",
@@ -51,11 +49,6 @@ class Shown:
             return shortened(repr(self._value))
         except ValueError:  # an integer of more digits than Python prints
             return "a number of thousands of digits"
-
-
-def shortened(text: str) -> str:
-    """The first 80 characters of `text`."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def explained(
@@ -100,7 +93,7 @@ def reason(detail: Any) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "literal_error":
         expected = str(detail["ctx"]["expected"])
-        nearest = difflib.get_close_matches(str(value)[:_LONGEST].lower(), re.findall(r"'([^']*)'", expected), n=1)
+        nearest = difflib.get_close_matches(str(value)[:LONGEST].lower(), re.findall(r"'([^']*)'", expected), n=1)
         return f"must be {expected}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if kind == "string_type" and value is not None and not isinstance(value, Mapping | list | tuple):
         return "must be text; put it in quotes"
