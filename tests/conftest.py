@@ -40,6 +40,16 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Each test draws the same numbers whenever it runs, alone or after others: what fails once fails again.
+
+    torch only where the test's own module has imported it: that takes seconds.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs that lives as long as the session, for tests that read what an earlier search left."""

@@ -93,9 +93,9 @@ def test_high_temperature_turns_distillation_into_logit_matching() -> None:
     """T → ∞: the gradient of T²·KL is (centred student logits − centred teacher logits) / K (Hinton et al. 2015)."""
     teacher, student = torch.randn(1, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
     student.requires_grad_()
-    kl_divergence(teacher, student, 1e4).backward()
+    kl_divergence(teacher, student, 1e6).backward()
     matching = ((student - student.mean()) - (teacher - teacher.mean())).detach() / 5
-    torch.testing.assert_close(student.grad, matching, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(student.grad, matching, rtol=0, atol=2e-5)  # the next term is of z²/T: |z| is below 4
 
 
 def test_extreme_logits_stay_finite_where_a_divergence_of_probabilities_does_not() -> None:
