@@ -210,7 +210,9 @@ class TrainingSettings(Settings):
     averaging: bool = True
     """Score an exponential moving average of the weights; the export holds whichever validated better."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between two checkpoints."""
+    """Epochs between two checkpoints; more where these take less than `checkpoint_seconds`."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """Least time between two checkpoints: epochs of milliseconds would be outweighed by one each."""
 
 
 class Range(Settings):
@@ -284,6 +286,14 @@ class SearchSettings(Settings):
     """Number of trials whose best weights stay on disk when the search ends."""
     study: str | None = None
     """URL of a database that mirrors the study (the run's own study.journal is always written)."""
+
+    def rungs(self, epochs: int) -> list[int]:
+        """The epochs of successive halving's rungs below a full budget of so many: grace, grace·η, grace·η², …"""
+        found, rung = [], self.grace_period
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.reduction_factor
+        return found
 
 
 def _number_or_auto(value: Any) -> Any:

@@ -24,7 +24,16 @@ Dimension = Range | Choices
 Section = Literal["method", "training", "augmentation"]
 
 # The budget and the way of computing are the experiment's, not the trial's.
-NOT_SEARCHABLE = {"epochs", "milestones", "precision", "channels_last", "compile", "averaging", "checkpoint_every"}
+NOT_SEARCHABLE = {
+    "epochs",
+    "milestones",
+    "precision",
+    "channels_last",
+    "compile",
+    "averaging",
+    "checkpoint_every",
+    "checkpoint_seconds",
+}
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,10 @@ def _fewest_epochs(experiment: Experiment) -> int:
     protected = min(2, search.trials)
     if search.scheduler in ("none", "median"):
         return search.trials * epochs
-    total, left, done, rung = protected * epochs, float(search.trials - protected), 0, search.grace_period
-    while rung < epochs:
+    total, left, done = protected * epochs, float(search.trials - protected), 0
+    for rung in search.rungs(epochs):
         total += round(left * (rung - done))
-        left, done, rung = left / search.reduction_factor, rung, rung * search.reduction_factor
+        left, done = left / search.reduction_factor, rung
     return total + round(left * (epochs - done))
 
 

@@ -49,8 +49,4 @@ class Plateau:
 
 def shown_epochs(search: SearchSettings, epochs: int) -> frozenset[int]:
     """Epochs whose pictures are worth a look: the first, each rung's and the last of a budget of so many."""
-    shown, rung = {1, epochs}, search.grace_period
-    while rung < epochs:
-        shown.add(rung)
-        rung *= search.reduction_factor
-    return frozenset(shown)
+    return frozenset({1, epochs, *search.rungs(epochs)})

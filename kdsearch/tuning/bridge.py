@@ -151,6 +151,9 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ledger, number = self._ledger, result["number"]
         ledger.located(number, result["node"], result["gpu_ids"])
+        for report in result["reports"]:
+            if ledger.told(number, Report(**report)):
+                return str(TrialScheduler.STOP)
         if "failed" in result:
             ledger.failed(number, result["failed"])
             return str(TrialScheduler.STOP)
@@ -163,9 +166,6 @@ class LedgerScheduler(FIFOScheduler):
         if "full_disk" in result:
             ledger.disk_is_full(result["full_disk"])
             return str(TrialScheduler.STOP)
-        for report in result["reports"]:
-            if ledger.told(number, Report(**report)):
-                return str(TrialScheduler.STOP)
         if "value" in result:
             ledger.completed(number, result["value"])
             return str(TrialScheduler.STOP)

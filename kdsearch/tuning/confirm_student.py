@@ -11,6 +11,7 @@ from kdsearch.errors import Diverged
 from kdsearch.files import remove_checked
 from kdsearch.results.card import PER_CLASS
 from kdsearch.results.confirm_log import TEST, TRAINING, Done
+from kdsearch.tuning.checkpoints import CheckpointClock
 from kdsearch.tuning.folder import BEST
 from kdsearch.tuning.objective import CHECKPOINT, STUDENT, TrainerObjective
 
@@ -41,11 +42,13 @@ def train(objectives: TrainerObjectives, job: Job) -> Done:
     """Train one student at full budget; interrupted, it goes on from its checkpoint."""
     trainer = objectives.trainer(job.hyperparameters, job.seed)
     trainer.load(job.folder)
+    checkpoints = CheckpointClock(trainer.training.checkpoint_every, trainer.training.checkpoint_seconds)
     try:
         while not trainer.finished:
             trainer.epoch()
-            if trainer.epochs_done % trainer.training.checkpoint_every == 0 and not trainer.finished:
+            if checkpoints.is_due(trainer.epochs_done) and not trainer.finished:
                 trainer.save(job.folder)
+                checkpoints.written()
     except Diverged as error:
         shutil.rmtree(job.folder, ignore_errors=True)
         return Done(TRAINING, job.trial, job.seed, time.time(), error=str(error))

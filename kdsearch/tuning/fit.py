@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kdsearch.tuning.folder import TRIALS
 from kdsearch.tuning.place import Shared
 from kdsearch.tuning.pool import NO_CAP
+from kdsearch.tuning.pruner import decisions
 from kdsearch.tuning.room import Room
 from kdsearch.tuning.shares import Membership
 
@@ -75,6 +76,8 @@ def _context(plan: Plan) -> TrialContext:
         place=upload.place() if upload is not None else Shared(str((folder / TRIALS).resolve())),
         epochs=experiment.training.epochs,
         checkpoint_every=experiment.training.checkpoint_every,
+        checkpoint_seconds=experiment.training.checkpoint_seconds,
+        decisions=decisions(experiment.search, experiment.training.epochs),
         run=folder.name if experiment.resources.address is not None else None,
     )
 

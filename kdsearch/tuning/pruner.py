@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import optuna
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kdsearch.settings import SearchSettings
 
 
@@ -36,20 +38,16 @@ class Never:
 class ASHA:
     """Asynchronous successive halving, stopping type (Li et al., MLSys 2020, arXiv 1810.05934).
 
-    Rungs at grace, grace·η, grace·η², … epochs below the full budget. A trial that reaches a rung with a value
+    A trial that reaches a rung with a value
     worse than the (1 − 1/η) quantile of what others brought there is stopped; the first arrival passes.
     """
 
-    def __init__(self, grace: int, reduction_factor: int, epochs: int, mode: str) -> None:
+    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str) -> None:
         self.reduction_factor = reduction_factor
         self.sign = 1.0 if mode == "max" else -1.0
-        self.rungs: dict[int, dict[int, float]] = {}
-        self._scores: dict[int, list[float]] = {}
+        self.rungs: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
+        self._scores: dict[int, list[float]] = {rung: [] for rung in self.rungs}
         """Those of each rung, rising: sorting them anew for each report would cost more with each trial."""
-        milestone = grace
-        while milestone < epochs:
-            self.rungs[milestone], self._scores[milestone] = {}, []
-            milestone *= reduction_factor
 
     def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
         rung = self.rungs.get(epoch)
@@ -89,11 +87,22 @@ class OptunaPruner:
         """Nothing: the study itself is what the pruner reads."""
 
 
+def decisions(search: SearchSettings, epochs: int) -> frozenset[int] | None:
+    """Epochs after which the pruner may stop a trial; None: after each."""
+    match search.scheduler:
+        case "asha":
+            return frozenset(search.rungs(epochs))
+        case "none":
+            return frozenset()
+        case _:
+            return None
+
+
 def make_pruner(search: SearchSettings, epochs: int, mode: str, study: optuna.Study) -> Pruner:
     """The pruner that `search.scheduler` names."""
     match search.scheduler:
         case "asha":
-            return ASHA(search.grace_period, search.reduction_factor, epochs, mode)
+            return ASHA(search.rungs(epochs), search.reduction_factor, mode)
         case "hyperband":  # Falkner et al. 2018's asynchronous form: brackets of successive halving
             return OptunaPruner(
                 study, optuna.pruners.HyperbandPruner(search.grace_period, epochs, search.reduction_factor)

@@ -12,6 +12,7 @@ import ray
 from ray import tune
 
 from kdsearch.errors import Diverged, LeaseLost, StorageError
+from kdsearch.tuning.checkpoints import CheckpointClock
 from kdsearch.tuning.failures import full_disk, is_broken_gpu, is_out_of_gpu_memory, reason_of
 from kdsearch.tuning.folder import BEST
 from kdsearch.tuning.metrics import GPUMemory, held_bytes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 AGAIN_SECONDS = 2.0
 """Until a storage that is away is asked again by a trial that cannot go on without it."""
+TOGETHER_SECONDS = 0.5
+"""Short epochs are told together once they have taken this long: each way to the driver and back costs milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class TrialContext:
     """Keeps the trials' folders."""
     epochs: int
     checkpoint_every: int
+    checkpoint_seconds: float
+    decisions: frozenset[int] | None
+    """Epochs after which the trial may be ended by its value, so that it waits for the verdict; None: each."""
     run: str | None = None
     """Under this name a trial's process tells its metrics; None: it tells none."""
 
@@ -56,11 +62,18 @@ class TrialActor(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
+        """The process takes another trial: the one before has ended, or was paused right after a checkpoint."""
         self._leave()
         self._begin(config)
         return True
 
     def cleanup(self) -> None:
+        """The process ends: an unfinished trial keeps what it did since its last checkpoint.
+
+        Where that cannot be written, as on a full disk, the checkpoint before stays.
+        """
+        with contextlib.suppress(OSError):
+            self._save()
         self._leave()
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -73,6 +86,8 @@ class TrialActor(tune.Trainable):
         self._folder = self._place.folder(self._number)
         self._objective: Objective | None = None
         self._saved = 0
+        self._checkpoints = CheckpointClock(self._context.checkpoint_every, self._context.checkpoint_seconds)
+        self._untold: list[Report] = []
         self._value: float | None = None
         """Of a trial that is done, until its student is delivered."""
         self._behind: str | None = None
@@ -88,10 +103,10 @@ class TrialActor(tune.Trainable):
         except Exception as error:
             epoch = len(self._objective.history) + 1 if self._objective is not None else 1
             self._objective = None
-            return place | {"epoch": epoch} | _answer_to(error, str(self._folder))
+            return place | {"epoch": epoch, "reports": self._told()} | _answer_to(error, str(self._folder))
 
     def _advance(self) -> dict[str, Any]:
-        """One epoch; or, first after a restart, the reports that the checkpoint brings back."""
+        """Some epochs; or, first after a restart, the reports that the checkpoint brings back."""
         if self._value is not None:
             return {"reports": [], "saved": False} | self._deliver()
         if self._objective is None:
@@ -100,19 +115,38 @@ class TrialActor(tune.Trainable):
             self._objective = self._context.objective(self._hyperparameters)
             if self._objective.load(self._folder):
                 self._saved = len(self._objective.history)
-                return self._answer(self._objective.history)
-        report = self._objective.epoch()
-        if report.epoch % self._context.checkpoint_every == 0 and report.epoch < self._context.epochs:
-            self._save()
-        return self._answer([report])
+                self._untold = list(self._objective.history)
+                return self._answer(self._saved)
+        until = time.monotonic() + TOGETHER_SECONDS
+        while not self._must_tell(epoch := self._epoch(self._objective)) and time.monotonic() < until:
+            pass
+        return self._answer(epoch)
 
-    def _answer(self, reports: list[Report]) -> dict[str, Any]:
-        assert self._objective is not None
-        answer: dict[str, Any] = {
-            "reports": [asdict(report) for report in reports],
-            "saved": self._saved == len(self._objective.history) and self._behind is None,
-        }
-        if reports[-1].epoch >= self._context.epochs:
+    def _epoch(self, objective: Objective) -> int:
+        """Train one epoch, and write the checkpoint where it is due; the epoch's number."""
+        report = objective.epoch()
+        self._untold.append(report)
+        if report.epoch < self._context.epochs and self._checkpoints.is_due(report.epoch):
+            self._save()
+        return report.epoch
+
+    def _must_tell(self, epoch: int) -> bool:
+        """Whether the trial goes on only when the driver has heard of this epoch.
+
+        A checkpoint is a place to pause; and what the driver knows should not be behind it for long.
+        """
+        decisions = self._context.decisions
+        return epoch >= self._context.epochs or self._saved == epoch or decisions is None or epoch in decisions
+
+    def _told(self) -> list[dict[str, Any]]:
+        """The reports that the driver has not heard of, which it is told now."""
+        reports, self._untold = self._untold, []
+        return [asdict(report) for report in reports]
+
+    def _answer(self, epoch: int) -> dict[str, Any]:
+        answer: dict[str, Any] = {"saved": self._saved == epoch and self._behind is None, "reports": self._told()}
+        if epoch >= self._context.epochs:
+            assert self._objective is not None
             self._value = self._objective.finish(self._folder / BEST)
             self._objective = None
             with self._noting_trouble():
@@ -129,6 +163,7 @@ class TrialActor(tune.Trainable):
         if self._objective is not None and len(self._objective.history) > self._saved:
             self._objective.save(self._folder)
             self._saved = len(self._objective.history)
+            self._checkpoints.written()
             with self._noting_trouble():
                 self._place.deliver(self._number)
 
@@ -142,12 +177,6 @@ class TrialActor(tune.Trainable):
             self._behind = str(error)
 
     def _leave(self) -> None:
-        """Before another trial, or the end: an unfinished one keeps what it did since its last checkpoint.
-
-        Where that cannot be written, as on a full disk, the checkpoint before stays.
-        """
-        with contextlib.suppress(OSError):
-            self._save()
         self._objective = None
         self._place.leave(self._number)
 

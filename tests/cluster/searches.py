@@ -86,7 +86,7 @@ def start(
     experiment = {
         **EXPERIMENT,
         "name": name,
-        "training": {"epochs": epochs},
+        "training": {"epochs": epochs, "checkpoint_seconds": 0},
         "search": {"trials": trials, "scheduler": "none", "sampler": "random"},
         "resources": {"address": address, "cpus_per_trial": 0.1, **resources},
     }

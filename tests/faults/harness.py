@@ -21,7 +21,7 @@ EXPERIMENT: dict[str, Any] = {
     "teacher": "resnet8",
     "name": "run",
     "space": {"temperature": {"low": 1, "high": 20, "log": True}, "alpha": {"low": 0.1, "high": 0.9}},
-    "training": {"epochs": 9},
+    "training": {"epochs": 9, "checkpoint_seconds": 0},
     "search": {"trials": 7, "grace_period": 1},
     "resources": {"gpus_per_trial": 0, "max_concurrent": 1},
 }

@@ -24,7 +24,7 @@ VALUE = "kdsearch.tuning.record:Record.value"
 COMMON: dict[str, Any] = {
     "name": "run",
     "data": {"name": "digits", "label_fraction": 0.1},
-    "training": {"epochs": 2, "batch_size": 32},
+    "training": {"epochs": 2, "batch_size": 32, "checkpoint_seconds": 0},
     "resources": {"gpus_per_trial": 0, "max_concurrent": 1},
 }
 CHAIN: dict[str, Any] = {

@@ -85,7 +85,7 @@ REAL: dict[str, Any] = {
     "method": "ips",
     "name": "run",
     "data": {"name": "digits", "label_fraction": 0.2},
-    "training": {"epochs": 4, "batch_size": 32},
+    "training": {"epochs": 4, "batch_size": 32, "checkpoint_seconds": 0},
     "search": {"trials": 4, "grace_period": 2},
     "resources": {"gpus_per_trial": 0, "max_concurrent": 1},
 }

@@ -8,18 +8,19 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies
 
-from kdsearch.tuning.pruner import ASHA
+from kdsearch.settings import SearchSettings
+from kdsearch.tuning.pruner import ASHA, decisions
 
 
 def survivors(values: list[float], mode: str = "max") -> list[int]:
     """Trials that one rung lets pass, arriving in order."""
-    asha = ASHA(grace=1, reduction_factor=3, epochs=3, mode=mode)
+    asha = ASHA([1], reduction_factor=3, mode=mode)
     return [number for number, value in enumerate(values) if not asha.stops(number, number, 1, value)]
 
 
 def test_rungs_lie_at_powers_of_the_reduction_factor_below_the_full_budget() -> None:
-    assert list(ASHA(3, 3, 27, "max").rungs) == [3, 9]
-    assert list(ASHA(1, 2, 9, "max").rungs) == [1, 2, 4, 8]
+    assert SearchSettings(grace_period=3, reduction_factor=3).rungs(27) == [3, 9]
+    assert SearchSettings(grace_period=1, reduction_factor=2).rungs(9) == [1, 2, 4, 8]
 
 
 def test_ascending_trials_all_survive_and_descending_only_the_first() -> None:
@@ -41,7 +42,7 @@ def test_a_metric_to_minimise_mirrors_the_verdicts() -> None:
 
 
 def test_ties_pass_and_a_value_told_again_changes_nothing() -> None:
-    asha = ASHA(1, 3, 9, "max")
+    asha = ASHA([1, 3], 3, "max")
     assert [asha.stops(number, number, 1, 0.5) for number in range(4)] == [False] * 4
     before = dict(asha.rungs[1])
     assert not asha.stops(2, 2, 1, 0.1)  # the first value stays
@@ -56,7 +57,7 @@ def test_ties_pass_and_a_value_told_again_changes_nothing() -> None:
 )
 def test_a_trial_is_stopped_below_the_quantile_of_what_the_others_brought(values: list[float], factor: int) -> None:
     """The verdicts against numpy's quantile over the whole list each time."""
-    asha = ASHA(1, factor, 9, "max")
+    asha = ASHA([1], factor, "max")
     for number, value in enumerate(values):
         others = values[:number]
         expected = bool(others) and value < float(np.quantile(others, 1 - 1 / factor))
@@ -64,7 +65,14 @@ def test_a_trial_is_stopped_below_the_quantile_of_what_the_others_brought(values
 
 
 def test_between_rungs_nobody_is_stopped() -> None:
-    asha = ASHA(3, 3, 27, "max")
+    asha = ASHA([3, 9], 3, "max")
     asha.stops(0, 0, 3, 0.9)
     assert not asha.stops(1, 1, 2, 0.0)
     assert asha.stops(1, 1, 3, 0.0)
+
+
+def test_a_trial_waits_for_a_verdict_only_where_there_can_be_one() -> None:
+    assert decisions(SearchSettings(scheduler="asha", grace_period=3), 27) == {3, 9}
+    assert decisions(SearchSettings(scheduler="none"), 27) == set()
+    assert decisions(SearchSettings(scheduler="median"), 27) is None
+    assert decisions(SearchSettings(scheduler="hyperband"), 27) is None

@@ -64,7 +64,7 @@ def experiment(**changes: Any) -> Experiment:
         "teacher": "resnet8",
         "name": "run",
         "space": {"temperature": {"low": 1, "high": 20, "log": True}, "alpha": {"low": 0.1, "high": 0.9}},
-        "training": {"epochs": 9},
+        "training": {"epochs": 9, "checkpoint_seconds": 0},
         "search": {"trials": 12, "grace_period": 1},
         "resources": {"gpus_per_trial": 0},
     }
