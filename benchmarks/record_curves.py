@@ -1,0 +1,139 @@
+"""Learning curves for the search-cost study: `python benchmarks/record_curves.py --settings 400 --seeds 2`.
+
+For each workload of workloads.py, settings drawn from its space are trained to the full budget. A line of
+benchmarks/results/curves/METHOD-SET.jsonl is one training: the setting's number (from which it can be drawn again), the
+seed, and how many of the validation images the student got right after each epoch, with its raw and with its averaged
+weights; a diverged one has fewer epochs. Ended anywhere, the same command goes on; all workloads advance together,
+seed by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from workloads import WORKLOADS, workload
+
+from kdsearch.settings import Scalar
+from kdsearch.tuning.sampler import Sampler
+
+FOLDER = Path(__file__).resolve().parent / "results" / "curves"
+Task = tuple[str, int, int]
+"""Workload, number of the setting, seed."""
+
+
+def file_of(name: str) -> Path:
+    """Where the curves of a workload lie."""
+    return FOLDER / f"{name.replace(' ', '-')}.jsonl"
+
+
+@cache
+def settings(name: str, count: int) -> list[dict[str, Scalar]]:
+    """The first settings of a workload; more of them begin with the same."""
+    sampler = Sampler(workload(name), "max", seed=0)
+    return [sampler.ask(number) for number in range(count)]
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    """The trainings that are there; a line that a kill cut off is none."""
+    found = []
+    for line in file_of(name).read_text().splitlines() if file_of(name).is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+@cache
+def loaded(name: str, storage: Path) -> tuple[Any, Any, Any]:
+    """Experiment, data and teacher of a workload, once a process; a teacher is trained where it is missing."""
+    import torch
+
+    from kdsearch import data as data_sets
+    from kdsearch.training.teacher import fingerprint, load_teacher, train_teacher
+
+    torch.set_num_threads(1)
+    experiment = workload(name)
+    data = data_sets.load(experiment.data, experiment.task)
+    if experiment.teacher is None:
+        return experiment, data, None
+    folder = storage / fingerprint(experiment)
+    if not folder.is_dir():
+        for _ in train_teacher(experiment, data, folder):
+            pass
+    trained = experiment.teacher.model_copy(update={"weights": str(folder)})
+    experiment = experiment.model_copy(update={"teacher": trained})
+    return experiment, data, load_teacher(experiment, data)
+
+
+def train(task: Task, hyperparameters: dict[str, Scalar], storage: Path) -> dict[str, Any]:
+    """One training, as its line."""
+    from kdsearch.errors import Diverged
+    from kdsearch.training.trainer import Trainer
+
+    name, number, seed = task
+    experiment, data, teacher = loaded(name, storage)
+    trainer = Trainer(experiment, hyperparameters, seed=seed, data=data, teacher=teacher)
+    started = time.process_time()
+    try:
+        while not trainer.finished:
+            trainer.epoch()
+    except Diverged:
+        pass
+    images = len(data.validation)
+    curves = {
+        which: [round(report.metrics[f"{prefix}/accuracy"] * images) for report in trainer.history]
+        for which, prefix in (("raw", "validation"), ("averaged", "validation_averaged"))
+    }
+    return {"setting": number, "seed": seed, "cpu": round(time.process_time() - started, 2), **curves}
+
+
+def to_do(names: list[str], count: int, seeds: int) -> Iterator[Task]:
+    """What is missing, so that all workloads advance together."""
+    there = {name: {(row["setting"], row["seed"]) for row in recorded(name)} for name in names}
+    for seed in range(seeds):
+        for number in range(count):
+            for name in names:
+                if (number, seed) not in there[name]:
+                    yield name, number, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--storage", type=Path, default=Path("runs") / ".recorded-teachers")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    options.storage.mkdir(parents=True, exist_ok=True)
+    for name in options.workloads:
+        loaded(name, options.storage.resolve())  # here, so that no two processes train a teacher
+    tasks = to_do(options.workloads, options.settings, options.seeds)
+    running: dict[Future[dict[str, Any]], str] = {}
+    with ProcessPoolExecutor(options.processes) as processes:
+        while True:
+            for task in islice(tasks, options.processes - len(running)):
+                setting = settings(task[0], options.settings)[task[1]]
+                running[processes.submit(train, task, setting, options.storage.resolve())] = task[0]
+            if not running:
+                break
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                with file_of(running.pop(done)).open("a") as file:
+                    print(json.dumps(done.result(), separators=(",", ":")), file=file)
+
+
+if __name__ == "__main__":
+    main()
