@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from kdsearch.settings import AugmentationSettings
 
+IN_MEMORY_BYTES = 4 * 2**30
+"""A set that takes less is held in memory unless a person says otherwise."""
+
 
 class Split(Protocol):
     """One part of a data set: train, validation or test."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsearch.data.base import DataSet, Facts
+from kdsearch.data.base import IN_MEMORY_BYTES, DataSet, Facts
 from kdsearch.data.cutting import corrupt, cut
 from kdsearch.data.finding import find
 from kdsearch.data.own import as_source
@@ -19,8 +19,6 @@ from kdsearch.errors import BadData, InvalidSetting
 if TYPE_CHECKING:
     from kdsearch.data.source import Part, Source
     from kdsearch.settings import AugmentationSettings, DataSettings
-
-IN_MEMORY_BYTES = 4 * 2**30
 
 
 def load(settings: DataSettings, task: str = "classification") -> DataSet:

@@ -80,9 +80,14 @@ def is_locked(folder: str | Path) -> bool:
     Of a copy of a run at a URL: whether the lease held when it was copied, and has not run out since.
     """
     try:
-        file = os.open(Path(folder) / FILE, os.O_RDONLY)
+        return is_held(Path(folder) / FILE)
     except FileNotFoundError:
         return is_leased(Path(folder))
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the exclusive lock on a file. Raises FileNotFoundError."""
+    file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,6 +6,7 @@ files go to the URL whenever the trial says that they matter; another process, o
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ from kdsearch.errors import LeaseLost
 from kdsearch.results.copies import EVENTS
 from kdsearch.results.lease import FILE as LEASE
 from kdsearch.results.lease import parse
+from kdsearch.results.lock import is_held
 from kdsearch.tuning.folder import TRIALS, trial_folder
 
 if TYPE_CHECKING:
@@ -123,23 +125,10 @@ def _scratch() -> str:
     if root.stat().st_uid != os.getuid():
         return tempfile.mkdtemp(prefix="kdsearch-trials-")
     for left in root.iterdir():
-        if _is_abandoned(left):
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # without a lock: its process is about to make it
+            if not is_held(left / LOCK):
+                shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=root)
     # Never closed: the kernel lets go of the lock when this process ends, however it ends.
     fcntl.flock(os.open(Path(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
     return folder
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        file = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:  # its process is about to make the lock
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(file)
-    return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsearch.data.base import DataSet
+from kdsearch.data.base import IN_MEMORY_BYTES, DataSet
 from kdsearch.data.cutting import cut
 from kdsearch.data.dense.own import as_dense_source
 from kdsearch.data.randomness import stream
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from kdsearch.data.dense.source import DensePart, DenseSource
     from kdsearch.data.dense.splits import DenseSplit
     from kdsearch.settings import DataSettings
-
-IN_MEMORY_BYTES = 4 * 2**30
 
 
 def dense_dataset(found: Any, settings: DataSettings, task: str) -> DataSet:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsearch.data.base import DataSet
+from kdsearch.data.base import IN_MEMORY_BYTES, DataSet
 from kdsearch.data.cutting import cut
 from kdsearch.data.randomness import stream
 from kdsearch.data.restoration.own import as_picture_source
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kdsearch.data.restoration.splits import PictureSplit
     from kdsearch.settings import DataSettings
 
-IN_MEMORY_BYTES = 4 * 2**30
 DEFAULT_SCALE = 4
 # Low-resolution sides below this are smaller than the window of SSIM on what is left of them, or of a transformer.
 SMALLEST_LOW = 16
