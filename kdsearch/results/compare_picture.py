@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-# Okabe and Ito's colours, without the yellow that is too light for a line.
+# Okabe and Ito's colours, with grey for the yellow that is too light for a line.
 _COLORS: tuple[Color, ...] = (
-    (0, 0, 0), (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0),
+    (0, 0, 0), (0, 114, 178), (213, 94, 0), (0, 158, 115),
+    (204, 121, 167), (86, 180, 233), (230, 159, 0), (130, 130, 130),
 )  # fmt: skip
 _WIDTH, _HEIGHT = 520, 300
 _HEAD, _FOOT, _LEFT, _TEXT = 44, 44, 64, 13

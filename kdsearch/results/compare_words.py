@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdsearch.results.compare import CONFIRMED, PARTS, PENDING, PICTURE, SEARCHED, claim
@@ -83,6 +83,33 @@ def progress_of(row: Row, document: Document) -> str:
         return "searched, fresh seeds still to come"
     unit, amount = document["budget"]["unit"], document["budget"]["amount"]
     return f"search {row['state'].lower()}: {min(1.0, row[unit] / amount):.0%} of its budget in ended trials"
+
+
+def overview(document: Document) -> list[list[str]]:
+    """The searched settings at a glance, head first: a line for each method, a column for each state of the labels.
+
+    A cell is the mean on test with the difference to the reference; bold where it may be called better or worse.
+    """
+    rows = document["rows"]
+    states = list(dict.fromkeys(labels_of(row) for row in rows))
+    found = {(row["name"], labels_of(row)): _glance(row, row["name"] == document["reference"]) for row in rows}
+    head = [
+        "method, searched",
+        *(f"{kept:.0%}, {false:.0%} false" if false else f"{kept:.0%}" for kept, false in states),
+    ]
+    names = dict.fromkeys(row["name"] for row in rows)
+    return [head, *([name, *(found.get((name, state), "") for state in states)] for name in names)]
+
+
+def _glance(row: Row, is_reference: bool) -> str:
+    if row["state"] != CONFIRMED:
+        return "–"
+    test, gained = row["settings"][WINNER]["test"], row["gains"].get(WINNER)
+    cell = score(test and test["mean"])
+    if is_reference or gained is None:
+        return cell
+    said = f"{cell} ({gain(gained['mean'])})"
+    return f"**{said}**" if claim(gained) else said
 
 
 def findings(document: Document) -> list[str]:
@@ -176,17 +203,23 @@ def _cautions(document: Document) -> Iterator[str]:
                 yield f"{failed} of {count} trainings of {row['run']} ({_names(row)[part]}) diverged and count nowhere."
 
 
+def _table(head: Sequence[str], *rows: Sequence[str]) -> str:
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    first, *others = ("| " + " | ".join(row) + " |" for row in cells)
+    return "\n".join([first, "|" + "---|" * len(head), *others])
+
+
 def markdown(document: Document) -> str:
     """README.md of a comparison: its table, what may be said, how it came about."""
-    head = titles(document)
-    table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for _, _, cells in lines(document):
-        table.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     origin = (
         f"Task {document['task']}, data {document['data']}, student {document['student']}, seed {document['seed']}. "
         f"State: {document['state'].lower()}."
     )
-    text = [f"# Comparison {document['comparison']}", origin, "\n".join(table)]
+    text = [f"# Comparison {document['comparison']}", origin]
+    if has_several(document):
+        legend = f"Share of the labels; in brackets the difference to {document['reference']}, bold where it holds:"
+        text += [legend, _table(*overview(document))]
+    text.append(_table(titles(document), *(cells for _, _, cells in lines(document))))
     said = findings(document)
     if said:
         text.append("\n".join(f"- {sentence}" for sentence in said))

@@ -17,7 +17,7 @@ from kdsearch.cli import main
 from kdsearch.errors import RunError
 from kdsearch.results import Results, RunLock, find_run, list_runs
 from kdsearch.results.compare import best_so_far, claim, read_comparison, with_gains, write_comparison
-from kdsearch.results.compare_words import findings, lines, markdown, remarks, titles
+from kdsearch.results.compare_words import findings, lines, markdown, overview, remarks, titles
 from kdsearch.results.confirmation import PAPER, WINNER
 from kdsearch.results.storage import find_chain, find_comparison, run_name
 from tests.compare.built import comparison_in, confirmed, document, row, searched, setting
@@ -288,3 +288,22 @@ def test_what_would_make_a_comparison_unequal_is_refused(
 ) -> None:
     assert command(*arguments, storage=whole.parent) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_several_states_of_the_labels_stand_side_by_side_and_what_holds_is_bold(tmp_path: Path) -> None:
+    half, noisy = (0.5, 0.0), (1.0, 0.4)
+    rows = [row(name, labels) for labels in (half, noisy) for name in ("ce", "kd", "ips")]
+    folder = comparison_in(tmp_path, document(rows))
+    better = [value + difference for value, difference in zip(CE, (0.09, 0.1, 0.11), strict=True)]
+    for place, values in ((0, CE), (1, better), (2, CE[::-1]), (3, CE)):
+        confirmed(folder / rows[place]["run"], values, values)
+    found = read_comparison(folder)
+    head, *lines_of_methods = overview(found)
+    assert head == ["method, searched", "50%", "100%, 40% false"]
+    assert lines_of_methods == [
+        ["ce", "0.8200", "0.8200"],
+        ["kd", "**0.9200 (+0.1000)**", "–"],
+        ["ips", "0.8200 (+0.0000)", "–"],
+    ]
+    assert "| kd | **0.9200 (+0.1000)** | – |" in markdown(found)
+    assert "method, searched" not in markdown(read_comparison(comparison_in(tmp_path / "one", document(rows[:3]))))
