@@ -40,7 +40,9 @@ def file_of(name: str) -> Path:
 @cache
 def settings(name: str, count: int) -> list[dict[str, Scalar]]:
     """The first settings of a workload; more of them begin with the same."""
-    sampler = Sampler(workload(name), "max", seed=0)
+    experiment = workload(name)
+    drawn = experiment.search.model_copy(update={"sampler": "random"})
+    sampler = Sampler(experiment.model_copy(update={"search": drawn}), "max", seed=0)
     return [sampler.ask(number) for number in range(count)]
 
 

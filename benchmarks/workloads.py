@@ -58,7 +58,6 @@ def workload(name: str) -> Experiment:
         teacher=TEACHERS[data] if method == "kd" else None,
         space=SPACES[method],
         training={"epochs": EPOCHS, "batch_size": 32},
-        search={"sampler": "random"},
         resources={"gpus_per_trial": 0},
         **SETS[data],
     )

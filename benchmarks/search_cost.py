@@ -1,0 +1,211 @@
+"""What it costs each searcher to find a good setting, on recorded curves: `python benchmarks/search_cost.py`.
+
+A trial of any setting replays a recorded training of the nearest recorded setting (in the space's unit cube, by the
+logarithm where the space has it; another choice is as far as the whole range). Slots run side by side, an epoch takes
+each the same time. At every moment a searcher would hand over the setting whose trial has shown the highest value so
+far; counted are the epochs trained, over all slots, until that setting's denoised end (the mean over recorded seeds of
+the last epoch, averaged weights) is within 0.5 % of the best of the table. Prints, for each workload, how noise and
+spread compare, how well each rung ranks, and medians over `--seeds` with quartiles; writes results/search_cost.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from record_curves import recorded, settings
+from scipy.stats import kendalltau  # type: ignore[import-untyped]
+from strategies import STRATEGIES, Setting, Strategy
+from workloads import EPOCHS, WORKLOADS, workload
+
+from kdsearch import data as data_sets
+from kdsearch.tuning.distributions import distributions
+
+RESULT = Path(__file__).resolve().parent / "results" / "search_cost.json"
+WITHIN = 0.005
+RUNGS = (3, 9, 27)
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The curves of one workload.
+
+    Args:
+        coordinates: of the settings in the unit cube, float [settings, hyperparameters].
+        curves: accuracy after each epoch, float [weights (raw, averaged), seeds, settings, epochs].
+    """
+
+    name: str
+    coordinates: Floats
+    curves: Floats
+
+    @cached_property
+    def ends(self) -> Floats:
+        """The denoised end of each setting, float [settings]."""
+        ends: Floats = self.curves[1, :, :, -1].mean(0)
+        return ends
+
+    def nearest(self, setting: Setting) -> int:
+        """The recorded setting that stands for this one."""
+        distance = np.abs(self.coordinates - place(self.name, setting)) ** 2
+        return int(distance.sum(1).argmin())
+
+
+def place(name: str, setting: Setting) -> Floats:
+    """A setting in the unit cube; what lies outside the space is at its border."""
+    found: list[float] = []
+    for hyperparameter, distribution in distributions(workload(name)).items():
+        value = setting[hyperparameter]
+        if isinstance(distribution, CategoricalDistribution):
+            found += [float(value == choice) / np.sqrt(2) for choice in distribution.choices]
+            continue
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        low, high, own = float(distribution.low), float(distribution.high), float(value)
+        if distribution.log:
+            low, high, own = np.log(low), np.log(high), np.log(max(own, low))
+        found.append(min(1.0, max(0.0, (own - low) / (high - low))))
+    return np.array(found)
+
+
+def read_table(name: str) -> Table | None:
+    """The table of a workload, of the settings that every seed has; None where fewer than 20 are there."""
+    rows = {(row["setting"], row["seed"]): row for row in recorded(name)}
+    seeds = sorted({seed for _, seed in rows})
+    numbers = [
+        number for number in sorted({number for number, _ in rows}) if all((number, seed) in rows for seed in seeds)
+    ]
+    if len(numbers) < 20:
+        return None
+    experiment = workload(name)
+    images = len(data_sets.load(experiment.data, experiment.task).validation)
+    curves = [
+        [[_whole(rows[number, seed][weights]) for number in numbers] for seed in seeds]
+        for weights in ("raw", "averaged")
+    ]
+    drawn = settings(name, max(numbers) + 1)
+    return Table(name, np.array([place(name, drawn[number]) for number in numbers]), np.array(curves) / images)
+
+
+def _whole(curve: list[int]) -> list[int]:
+    """A diverged training scores nothing from there on."""
+    return [*curve, *[0] * (EPOCHS - len(curve))]
+
+
+@dataclass
+class Trial:
+    """A running trial: the recorded setting that it replays, its curve, and how far it is."""
+
+    stands_for: int
+    curve: Floats
+    epoch: int = 0
+
+
+def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -> int | None:
+    """The epochs until the setting that would be handed over is good; None: not within `most`."""
+    good = table.ends.max() * (1 - WITHIN)
+    random = np.random.default_rng(seed)
+    trials: list[Trial] = []
+    due: list[tuple[int, int]] = []
+    clock, highest = 0, -1.0
+    for spent in range(1, most + 1):
+        while len(due) < slots and (setting := strategy.ask(len(trials))) is not None:
+            nearest = table.nearest(setting)
+            trials.append(Trial(nearest, table.curves[1, random.integers(table.curves.shape[1]), nearest]))
+            heapq.heappush(due, (clock + 1, len(trials) - 1))
+        clock, number = heapq.heappop(due)
+        trial = trials[number]
+        value = float(trial.curve[trial.epoch])
+        trial.epoch += 1
+        if value > highest:
+            highest = value
+            if table.ends[trial.stands_for] >= good:
+                return spent
+        complete = trial.epoch == EPOCHS
+        if complete or strategy.told(number, trial.epoch, value):
+            strategy.ended(number, value, complete=complete)
+        else:
+            heapq.heappush(due, (clock + 1, number))
+    return None
+
+
+def facts(table: Table) -> dict[str, Any]:
+    """How much settings differ beside what seeds do, and how well each rung ranks (Kendall's τ with the denoised end).
+
+    The rank correlation of one seed's end with that of the others is the ceiling for what any rung could reach.
+    """
+    _, seeds, count, _ = table.curves.shape
+    better = np.argsort(table.ends)[count // 2 :]
+    found: dict[str, Any] = {
+        "settings": count,
+        "seeds": seeds,
+        "best": float(table.ends.max()),
+        "good": int((table.ends >= table.ends.max() * (1 - WITHIN)).sum()),
+        "spread": float(table.ends[better].std()),
+        "noise": float(table.curves[1, :, better, -1].std(1, ddof=1).mean()) if seeds > 1 else None,
+    }
+    for which, weights in enumerate(("raw", "averaged")):
+        for rung in RUNGS:
+            reached = table.curves[which, 0, better, rung - 1]
+            others = table.curves[1, 1:, better, -1].mean(1) if seeds > 1 else table.ends[better]
+            found[f"tau {weights} {rung}"] = float(kendalltau(reached, others).statistic)
+    return found
+
+
+def study(table: Table, seeds: int, slots: int, most: int) -> dict[str, list[int | None]]:
+    """The epochs that each strategy took, seed by seed."""
+    experiment = workload(table.name)
+    return {
+        name: [search(make(experiment, seed), table, seed, slots, most) for seed in range(seeds)]
+        for name, make in STRATEGIES.items()
+    }
+
+
+def row(name: str, taken: list[int | None], most: int) -> str:
+    """A line of the table; a search that was not good in time counts as all that it was given."""
+    values = [most if value is None else value for value in taken]
+    low, _, high = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    missed = sum(value is None for value in taken)
+    return f"| {name} | {median(values):.0f} | {low:.0f} to {high:.0f} | {missed} of {len(taken)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--most", type=int, default=3000, help="epochs that each search is given")
+    parser.add_argument("--dry", action="store_true", help="write no results")
+    options = parser.parse_args()
+    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    for name in options.workloads:
+        table = read_table(name)
+        if table is None:
+            print(f"{name}: fewer than 20 settings are recorded")
+            continue
+        known = facts(table)
+        print(f"\n{name}: {', '.join(f'{what} {value:.3g}' for what, value in known.items() if value is not None)}")
+        print(f"| {options.seeds} seeds, {options.slots} slots | epochs, median | quartiles | not in time |")
+        print("|---|---|---|---|")
+        found = study(table, options.seeds, options.slots, options.most)
+        for strategy, taken in found.items():
+            print(row(strategy, taken, options.most), flush=True)
+        results[name] = {"facts": known, "slots": options.slots, "most": options.most, "epochs": found}
+    if not options.dry:
+        RESULT.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

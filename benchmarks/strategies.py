@@ -1,0 +1,175 @@
+"""Searchers with their schedulers, each as a user would set it up, behind one small interface."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
+from optuna.trial import TrialState
+
+from kdsearch.experiment import Experiment
+from kdsearch.settings import Scalar
+from kdsearch.tuning.agenda import Agenda
+from kdsearch.tuning.distributions import distributions
+from kdsearch.tuning.pruner import make_pruner
+from kdsearch.tuning.sampler import Sampler
+
+Setting = Mapping[str, Scalar]
+GRACE, REDUCTION = 3, 3
+
+
+class Strategy(Protocol):
+    """Asked for settings and told how they fare; trials are numbered in the order in which they are asked for."""
+
+    def ask(self, number: int) -> Setting | None:
+        """The setting of the next trial; None: none before another trial has ended."""
+        ...
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        """Take the value of a trial after an epoch below the last; True ends the trial there."""
+        ...
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        """Take the end of a trial: at the full budget or where it was stopped, with its last value."""
+        ...
+
+
+class Ours:
+    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler."""
+
+    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+        settings = experiment.search.model_copy(update={"grace_period": GRACE, "reduction_factor": REDUCTION, **search})
+        experiment = experiment.model_copy(update={"search": settings})
+        self._planned = [setting for _, setting in Agenda(experiment).planned]
+        self._sampler = Sampler(experiment, "max", seed)
+        study = optuna.create_study(direction="maximize")  # for Optuna's own pruners, which these searches do not use
+        self._pruner = make_pruner(settings, experiment.training.epochs, "max", study)
+
+    def ask(self, number: int) -> Setting:
+        if number >= len(self._planned):
+            return self._sampler.ask(number)
+        self._sampler.add(number, self._planned[number])
+        return self._planned[number]
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        self._sampler.tell_value(number, epoch, value)
+        return self._pruner.stops(number, number, epoch, value) and number >= len(self._planned)
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        self._sampler.tell_end(number, TrialState.COMPLETE if complete else TrialState.PRUNED, value)
+
+
+class OptunaStudy:
+    """Plain Optuna: its TPE with one of its pruners, as `study.optimize` drives them."""
+
+    def __init__(self, experiment: Experiment, seed: int, pruner: BasePruner) -> None:
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        self._distributions = distributions(experiment)
+        self._trials: list[optuna.Trial] = []
+
+    def ask(self, number: int) -> Setting:
+        self._trials.append(self._study.ask(self._distributions))
+        return dict(self._trials[number].params)
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        self._trials[number].report(value, epoch)
+        return self._trials[number].should_prune()
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        self._study.tell(self._trials[number], value if complete else None, None if complete else TrialState.PRUNED)
+
+
+class _RayTrial:
+    """What Ray's scheduler looks at of a trial."""
+
+    def __init__(self, number: int) -> None:
+        self.trial_id, self.config, self.status = f"{number}", {}, "RUNNING"
+
+
+class StockRay:
+    """Ray Tune as documented: OptunaSearch and ASHAScheduler, the real classes without an event loop."""
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        from ray.tune.schedulers import ASHAScheduler
+        from ray.tune.search.optuna import OptunaSearch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            space = distributions(experiment)
+            self._searcher = OptunaSearch(space=space, metric="accuracy", mode="max", seed=seed)
+        self._scheduler = ASHAScheduler(
+            metric="accuracy",
+            mode="max",
+            max_t=experiment.training.epochs,
+            grace_period=GRACE,
+            reduction_factor=REDUCTION,
+        )
+        self._trials: list[_RayTrial] = []
+
+    def ask(self, number: int) -> Setting:
+        self._trials.append(_RayTrial(number))
+        self._scheduler.on_trial_add(None, self._trials[number])
+        found: Setting = self._searcher.suggest(f"{number}")
+        return found
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        result = {"accuracy": value, "training_iteration": epoch}
+        self._searcher.on_trial_result(f"{number}", result)
+        verdict: str = self._scheduler.on_trial_result(None, self._trials[number], result)
+        return verdict == "STOP"
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        result = {"accuracy": value, "training_iteration": 1}
+        self._searcher.on_trial_complete(f"{number}", result)
+
+
+class BestTenth:
+    """No searcher at all: 50 random settings for one rung each, then the best tenth of them to the end, and again."""
+
+    AT_ONCE = 50
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        self._random = Ours(experiment, seed, sampler="random", scheduler="none")
+        self._settings: dict[int, Setting] = {}
+        self._short: dict[int, float] = {}
+        self._to_the_end: list[Setting] = []
+        self._asked = 0
+
+    def ask(self, number: int) -> Setting | None:
+        if self._to_the_end:
+            return self._to_the_end.pop()
+        if self._asked == self.AT_ONCE:
+            return None
+        self._asked += 1
+        self._settings[number] = self._random.ask(number + 2)  # past the published setting and the control
+        return self._settings[number]
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        return number in self._settings and epoch >= GRACE
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        if number not in self._settings:
+            return
+        self._short[number] = value
+        if len(self._short) == self.AT_ONCE:
+            ranked = sorted(self._short, key=lambda short: self._short[short], reverse=True)
+            self._to_the_end = [self._settings[best] for best in ranked[: self.AT_ONCE // 10]]
+            self._settings, self._short, self._asked = {}, {}, 0
+
+
+STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
+    "kdsearch": Ours,
+    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
+    "OptunaSearch + ASHA (stock Ray)": StockRay,
+    "Optuna TPE + successive halving": lambda experiment, seed: OptunaStudy(
+        experiment, seed, SuccessiveHalvingPruner(min_resource=GRACE, reduction_factor=REDUCTION)
+    ),
+    "Optuna TPE + Hyperband": lambda experiment, seed: OptunaStudy(
+        experiment, seed, HyperbandPruner(min_resource=GRACE, max_resource=27, reduction_factor=REDUCTION)
+    ),
+    "one rung for all, a tenth to the end": BestTenth,
+}
