@@ -16,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 
 from kdsearch.auto import METHOD
 from kdsearch.tuning.distributions import conditions_met, distributions, grid, to_hyperparameters, to_params
+from kdsearch.tuning.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,8 @@ class Sampler:
         self._experiment = experiment
         self._seed = seed
         direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
-        self._study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed))
+        sampler = optuna.samplers.RandomSampler(seed)
+        self._study = optuna.create_study(storage=Window(), direction=direction, sampler=sampler)
         self._all = distributions(experiment)
         self._ids: dict[int, int] = {}
         self._common = optuna.search_space.IntersectionSearchSpace(include_pruned=True)
