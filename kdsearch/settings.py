@@ -152,6 +152,14 @@ class TeacherSettings(NetworkSettings):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    cache: Literal["auto", "off"] = "auto"
+    """`auto`: where no augmentation is on, its outputs for the training images are computed once for the whole search
+    and shared by all trials, if they take less than 4 GiB; `off`: it is asked at every step."""
+    cache_dtype: Literal["float32", "float16"] = "float32"
+    """In what the outputs are kept; float32 is exact."""
+    cache_top_k: Annotated[int, Field(ge=1)] | None = None
+    """Keep the k largest logits of each image, and one for all other classes, over which the rest of the probability
+    is spread evenly; None: all."""
 
 
 class AugmentationSettings(Settings):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from kdsearch.data.teacher_outputs import TeacherOutputs
     from kdsearch.settings import AugmentationSettings
 
 IN_MEMORY_BYTES = 4 * 2**30
@@ -85,6 +86,9 @@ class Batch:
     """bool [B]: False where a class has one single image (its partner is then the image itself)."""
     partner_targets: torch.Tensor | None = None
     """The partners' own truth, of dense tasks; a partner in classification has the image's label."""
+    taught: torch.Tensor | None = None
+    """float32 [B, K, ...]: what the teacher says of `images`, where it was asked once for the whole search; None: ask
+    it. Whoever changes the images of a batch sets this to None."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,9 @@ class Batching:
     """Height and width of the network's input; None: as the images are."""
     channels_last: bool = False
     """Lay the images out in that memory format."""
+    taught: TeacherOutputs | None = None
+    """What a teacher says of the training images as they are; the batches bring it along where the augmentation leaves
+    all of them so."""
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -14,6 +14,7 @@ from kdsearch.data.partners import Partners
 from kdsearch.data.preprocessing import normalise_, preprocess, resize, to_unit
 from kdsearch.data.randomness import stream, torch_seed
 from kdsearch.data.splits import MemorySplit, resident
+from kdsearch.data.teacher_outputs import fixed_views
 from kdsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -64,12 +65,18 @@ class Batches:
         self._partners = Partners(data.train.targets.numpy()) if batching.partners else None
         self._targets = data.train.targets.to(device)
         self._one_hot = torch.eye(len(data.classes), device=device)
+        known = batching.taught if fixed_views(augmentation) else None
+        self._taught = None if known is None else known.on(device)
         if self._partners is not None:
             self._has_partner = torch.from_numpy(~self._partners.alone).to(device)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The `steps` batches of epoch `number`, from 0."""
         order = torch.from_numpy(self._order(number))
+        batches = self._batches(order, number)
+        return batches if self._taught is None else self._taught.along(batches, order[:, : self.batch_size])
+
+    def _batches(self, order: torch.Tensor, number: int) -> Iterator[Batch]:
         if isinstance(self._split, MemorySplit):
             order = order.to(self._split.images.device, non_blocking=True)  # once, not at every step
         for step, (index, images) in enumerate(zip(order, self._split.fetch(order), strict=True)):

@@ -84,6 +84,10 @@ class Method(nn.Module):
         assert teacher is not None, f"{self.name} was built without a teacher"
         return teacher
 
+    def taught(self, batch: Batch) -> torch.Tensor:
+        """The teacher's outputs for the images of a batch: as the batch brings them, or by asking the teacher."""
+        return self.teacher(batch.images) if batch.taught is None else batch.taught
+
     @abstractmethod
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         """Named, already weighted scalar terms; their sum is the loss.

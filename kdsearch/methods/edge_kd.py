@@ -85,7 +85,7 @@ class EdgeKD(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         h = self.hyperparameters
         logits = self.student(batch.images).float()
-        taught = self.teacher(batch.images).float()
+        taught = self.taught(batch).float()
         imitated = imitation(logits, taught, h.imitation) * counted(batch.targets)
         return {
             "cross_entropy": (1 - h.alpha) * edge_loss(logits, batch.targets, h.pos_weight),

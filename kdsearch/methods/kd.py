@@ -86,7 +86,7 @@ class KD(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         h = self.hyperparameters
-        logits, taught = self.student(batch.images), self.teacher(batch.images)
+        logits, taught = self.student(batch.images), self.taught(batch)
         # Teacher and student are two views of one truth: they agree wherever it counts.
         where = self.task.agreement(logits, batch.targets, batch.targets, batch)
         divergence = (kl_divergence if h.form == "pixel" else channel_divergence)(

@@ -53,6 +53,8 @@ class Task(ABC):
     """What the training section then has, such as a batch size."""
     search: ClassVar[Mapping[str, Any]] = {}
     """What the search section then has, such as a number of trials that suits the built-in set."""
+    whole_images: ClassVar[bool] = True
+    """Whether training images are shown whole, the same in each epoch but for augmentation; False: a random part."""
     teacher_method: ClassVar[str] = "supervised"
     """The method that trains a teacher which comes without weights."""
 

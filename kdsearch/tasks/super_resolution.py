@@ -37,6 +37,7 @@ class SuperResolution(Task):
     worst = 0.0
     data = "photographs"
     student = "attention_sr"
+    whole_images = False
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean absolute error of [B, 3, H, W] in [0, 1]."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdsearch import models
+from kdsearch.training.teaching import blank_outputs, keeps_outputs
 from kdsearch.training.trainer import Trainer, default_device
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def rehearse(experiment: Experiment, data: DataSet) -> Trainer:
     if experiment.needs_teacher:
         from kdsearch.training.teacher import load_teacher
 
+        keeps_outputs(experiment, data)  # raises for settings of the teacher that do not fit
         teacher = load_teacher(experiment, data, device)
     trainers = [
         Trainer(experiment, setting, data=data, teacher=teacher, device=device) for setting in experiment.papers()
@@ -53,7 +55,8 @@ def measure(experiment: Experiment, data: DataSet, teacher: Teacher | None, step
     device = default_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(experiment, experiment.paper(), data=data, teacher=teacher, device=device)
+    taught = blank_outputs(experiment, data) if keeps_outputs(experiment, data) else None
+    trainer = Trainer(experiment, experiment.paper(), data=data, teacher=teacher, taught=taught, device=device)
     per_step = trainer.rehearse_steps(steps)
     started = time.perf_counter()
     trainer.validate()

@@ -12,7 +12,8 @@ from kdsearch.results.documents import read_json
 from kdsearch.results.export import METRICS, write_export
 from kdsearch.training.outcome import outcome
 from kdsearch.training.teacher import load_teacher, train_teacher
-from kdsearch.training.trainer import Trainer
+from kdsearch.training.teaching import compute_outputs, keeps_outputs
+from kdsearch.training.trainer import Trainer, default_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,10 @@ def train_student(
         weights = experiment.teacher.model_copy(update={"weights": str(trained)})
         experiment = experiment.model_copy(update={"teacher": weights})
     teacher = load_teacher(experiment, data) if experiment.method_class.needs_teacher else None
-    trainer = Trainer(experiment, experiment.paper(), data=data, teacher=teacher)
+    taught = None
+    if teacher is not None and keeps_outputs(experiment, data):
+        taught = compute_outputs(experiment, data, teacher, default_device())
+    trainer = Trainer(experiment, experiment.paper(), data=data, teacher=teacher, taught=taught)
     while not trainer.finished:
         told(experiment.student.name, trainer.epoch(), trainer.training.epochs)
     facts = {**outcome(trainer).facts, "search": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,15 +16,17 @@ from kdsearch.experiment import Experiment
 from kdsearch.results.export import write_export
 from kdsearch.settings import NetworkSettings
 from kdsearch.training.outcome import outcome
+from kdsearch.training.randomness import seeded
 from kdsearch.training.trainer import Trainer, default_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import nn
 
     from kdsearch.data.base import DataSet
+    from kdsearch.methods import base
     from kdsearch.objective import Report
 
 
@@ -59,6 +62,27 @@ class Teacher:
             images = functional.interpolate(images, self.size, mode="bilinear", antialias=True)
         logits: torch.Tensor = self.module(images)
         return logits
+
+
+class LateTeacher:
+    """A teacher that is loaded when it is first asked: with its outputs kept most processes never do."""
+
+    def __init__(self, load: Callable[[], base.Teacher], device: torch.device) -> None:
+        self._load = load
+        self._device = device
+
+    @cached_property
+    def _teacher(self) -> base.Teacher:
+        with seeded(0, self._device):  # a network is built with random weights first: no draw of the training's
+            return self._load()
+
+    @property
+    def module(self) -> nn.Module:
+        """The network behind it."""
+        return self._teacher.module
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self._teacher(images)
 
 
 def load_teacher(experiment: Experiment, data: DataSet, device: torch.device | None = None) -> Teacher:

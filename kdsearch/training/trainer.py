@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdsearch.data.base import Batch, DataSet, Facts
+    from kdsearch.data.teacher_outputs import TeacherOutputs
     from kdsearch.experiment import Experiment, Hyperparameters
     from kdsearch.methods.base import Teacher
     from kdsearch.objective import Panels
@@ -62,6 +63,7 @@ class Trainer:
         seed: of initialisation, data order and augmentation; None: the experiment's.
         data: the loaded data set; None: loaded here.
         teacher: normalised student images → logits; needed when the method needs one.
+        taught: what it says of the training images as they are (`kdsearch.training.teaching`); None: it is asked.
         device: None: the GPU if there is one.
 
     Stopped after any epoch, saved, loaded and resumed, it ends bit-equal on a CPU to one that was not stopped.
@@ -75,6 +77,7 @@ class Trainer:
         seed: int | None = None,
         data: DataSet | None = None,
         teacher: Teacher | None = None,
+        taught: TeacherOutputs | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.experiment, self.hyperparameters = experiment, hyperparameters = experiment.of(hyperparameters)
@@ -90,7 +93,7 @@ class Trainer:
         with seeded(torch_seed(self.seed, "build"), self.device):
             self.student = self._build_student()
             self.size = self.task.input_size(self.student, experiment.student, self.data)
-            self.batches = self.task.batches(self.data, self._batching(settings.augmentation))
+            self.batches = self.task.batches(self.data, self._batching(settings.augmentation, taught))
             self.steps = self.batches.steps * self.training.epochs
             self.method = experiment.method_class(settings.method, self.student, teacher, self.task, self._facts())
             self.method.to(self.device)
@@ -99,7 +102,7 @@ class Trainer:
         if self.training.compile:
             self.student.compile()
 
-    def _batching(self, augmentation: AugmentationSettings) -> Batching:
+    def _batching(self, augmentation: AugmentationSettings, taught: TeacherOutputs | None) -> Batching:
         return Batching(
             batch_size=self.training.batch_size,
             augmentation=data_sets.resolve(augmentation, self.data.augmentation),
@@ -108,6 +111,7 @@ class Trainer:
             partners=self.experiment.method_class.needs_partners,
             size=self.size,
             channels_last=self.training.channels_last,
+            taught=taught if self.experiment.method_class.needs_teacher else None,
         )
 
     def _build_student(self) -> nn.Module:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kdsearch.data.base import DataSet
+    from kdsearch.data.teacher_outputs import TeacherOutputs
     from kdsearch.experiment import Experiment
+    from kdsearch.methods.base import Teacher
     from kdsearch.objective import Report
     from kdsearch.settings import Scalar
     from kdsearch.training.devices import Device
-    from kdsearch.training.teacher import Teacher
     from kdsearch.training.trainer import Trainer
 
 STUDENT, FACTS, CHECKPOINT = "student.safetensors", "facts.json", "last.ckpt"
@@ -55,6 +56,8 @@ class TrainerObjectives:
     """Whose memory trials are held to their share of; tests put one in its place that runs out of memory."""
     teacher_files: Mapping[str, bytes] = field(default_factory=dict)
     """The trained teacher, where no folder is seen by all nodes; empty: it lies where the experiment says."""
+    taught: TeacherOutputs | None = None
+    """What the teacher says of the training images, where that is kept; None: it is asked at every step."""
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
         return TrainerObjective(self.trainer(hyperparameters))
@@ -69,7 +72,8 @@ class TrainerObjectives:
         # n trials of n cores each would fight over n×n threads.
         torch.set_num_threads(self.threads)
         hold_to(self.device, assigned_gpus())  # before anything is on the GPU
-        return Trainer(self.experiment, hyperparameters, seed=seed, data=self.resident, teacher=self.teacher)
+        data, taught = self.resident, self.resident_outputs
+        return Trainer(self.experiment, hyperparameters, seed=seed, data=data, teacher=self.teacher, taught=taught)
 
     @cached_property
     def resident(self) -> DataSet:
@@ -83,11 +87,24 @@ class TrainerObjectives:
         )
 
     @cached_property
+    def resident_outputs(self) -> TeacherOutputs | None:
+        """The teacher's outputs on this process's device, where they fit."""
+        from kdsearch.training.trainer import default_device
+
+        return None if self.taught is None else self.taught.on(default_device())
+
+    @cached_property
     def teacher(self) -> Teacher | None:
-        from kdsearch.training.teacher import load_teacher
+        from kdsearch.training.teacher import LateTeacher
+        from kdsearch.training.trainer import default_device
 
         if not self.experiment.needs_teacher:
             return None
+        return self._loaded() if self.taught is None else LateTeacher(self._loaded, default_device())
+
+    def _loaded(self) -> Teacher:
+        from kdsearch.training.teacher import load_teacher
+
         if not self.teacher_files:
             return load_teacher(self.experiment, self.data)
         assert self.experiment.teacher is not None

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+import torch
 
 from kdsearch.files import write_atomic
 from kdsearch.results.export import METRICS
-from kdsearch.training.teacher import fingerprint, train_teacher
+from kdsearch.training.teacher import fingerprint, load_teacher, train_teacher
+from kdsearch.training.teaching import (
+    compute_outputs,
+    keeps_outputs,
+    outputs_name,
+    read_outputs,
+    write_outputs,
+)
+from kdsearch.training.trainer import default_device
 from kdsearch.tuning.objective import TrainerObjectives
 from kdsearch.user_code import loaded_modules
 
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kdsearch.data.base import DataSet
+    from kdsearch.data.teacher_outputs import TeacherOutputs
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.results.remote import Remote
@@ -44,6 +56,7 @@ def prepare(
     for module in loaded_modules():  # workers know a person's file by no name: what data holds of it travels along
         ray.cloudpickle.register_pickle_by_value(module)
     files: dict[str, bytes] = {}
+    keeps = keeps_outputs(experiment, data)  # first, as it raises for what cannot be
     if experiment.needs_teacher:
         taught = with_trained_teacher(experiment, data, storage, announce, remote)
         if remote is not None and taught is not experiment:
@@ -52,7 +65,53 @@ def prepare(
             files = {path.name: path.read_bytes() for path in Path(taught.teacher.weights).iterdir()}
         experiment = taught
     threads = max(1, int(experiment.resources.cpus_per_trial))
-    return TrainerObjectives(experiment, data, threads=threads, teacher_files=files)
+    objectives = TrainerObjectives(experiment, data, threads=threads, teacher_files=files)
+    return replace(objectives, taught=kept_outputs(objectives, storage, announce, remote)) if keeps else objectives
+
+
+def kept_outputs(
+    objectives: TrainerObjectives, storage: Path, announce: Callable[[str], None], remote: Remote | None = None
+) -> TeacherOutputs:
+    """What the teacher says of the training images: from the storage, or computed now and kept there.
+
+    Files are looked for by all that determines the outputs, and checked: a resumed search has those it began with.
+    """
+    experiment, data = objectives.experiment, objectives.data
+    teacher = load_teacher(experiment, data, torch.device("cpu"))
+    name = outputs_name(experiment, data, teacher)
+    path = None if name is None else (storage / TEACHERS / name).resolve()
+    found = None if path is None else _read(path, experiment, data, remote)
+    if found is not None:
+        return found
+    announce(f"asking the teacher once for each of {len(data.train):,} training images")
+    resources = experiment.resources
+    if resources.gpus:
+        task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus)(_outputs)
+        outputs: TeacherOutputs = ray.get(task.remote(objectives))
+    else:
+        outputs = compute_outputs(experiment, data, teacher, torch.device("cpu"))
+    if path is not None:
+        with contextlib.suppress(OSError):  # a full disk, say: the next start computes them again
+            write_outputs(path, outputs)
+            if remote is not None:
+                (remote / TEACHERS).write(path.name, path.read_bytes())
+    return outputs
+
+
+def _read(path: Path, experiment: Experiment, data: DataSet, remote: Remote | None) -> TeacherOutputs | None:
+    """The outputs in a file of the storage, or in its copy on this machine."""
+    found = read_outputs(path, experiment, data)
+    if found is None and remote is not None and (content := (remote / TEACHERS).read(path.name)) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+        found = read_outputs(path, experiment, data)
+    return found
+
+
+def _outputs(objectives: TrainerObjectives) -> TeacherOutputs:
+    """On some node, on the GPU that trials have too."""
+    assert objectives.teacher is not None
+    return compute_outputs(objectives.experiment, objectives.data, objectives.teacher, default_device())
 
 
 def with_trained_teacher(

@@ -14,6 +14,7 @@ from kdsearch.data.draws import ViewDraws, draw_views, view_draws
 from kdsearch.data.partners import Partners
 from kdsearch.data.preprocessing import normalise_, to_unit
 from kdsearch.data.randomness import stream, torch_seed
+from kdsearch.data.teacher_outputs import fixed_views
 from kdsearch.errors import BadData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -70,10 +71,16 @@ class DenseBatches:
         self._partners = Partners(split.targets.numpy()) if batching.partners else None
         if self._partners is not None:
             self._has_partner = torch.from_numpy(~self._partners.alone).to(device)
+        known = batching.taught if fixed_views(batching.augmentation) else None
+        self._taught = None if known is None else known.on(device)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The `steps` batches of epoch `number`, from 0."""
         order = torch.from_numpy(self._order(number))
+        batches = self._batches(order, number)
+        return batches if self._taught is None else self._taught.along(batches, order[:, : self.batch_size])
+
+    def _batches(self, order: torch.Tensor, number: int) -> Iterator[Batch]:
         for step, (index, (images, truths)) in enumerate(zip(order, self._split.fetch_pairs(order), strict=True)):
             yield self._batch(images, truths, index[: self.batch_size], (number, step))
 

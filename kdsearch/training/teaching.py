@@ -1,0 +1,155 @@
+"""What a teacher says of the training images, computed once: whether it is kept, under which name, in which file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from kdsearch import __version__, files, tasks
+from kdsearch import data as data_sets
+from kdsearch.data.dense.splits import DenseMemorySplit
+from kdsearch.data.preprocessing import preprocess
+from kdsearch.data.splits import MemorySplit, resident
+from kdsearch.data.teacher_outputs import TeacherOutputs, fixed_views
+from kdsearch.errors import InvalidSetting
+from kdsearch.training.randomness import seeded
+from kdsearch.user_code import loaded_modules
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdsearch.data.base import DataSet
+    from kdsearch.experiment import Experiment
+    from kdsearch.methods.base import Teacher
+
+LARGEST_BYTES = 4 * 2**30
+"""Outputs that would take more are not kept: the teacher is asked at every step."""
+
+
+def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
+    """Whether the teacher's outputs for the training images are kept.
+
+    They are where some method learns from a teacher, the images of its paper's setting look the same in every epoch,
+    and the outputs are not too large. Raises InvalidSetting for a `cache_top_k` that the outputs cannot have.
+    """
+    settings, task = experiment.teacher, tasks.find(experiment.task)
+    if settings is None or not experiment.needs_teacher:
+        return False
+    shape = task.shape(data)
+    top_k, classes = settings.cache_top_k, shape[0]
+    if top_k is not None and (classes is None or top_k >= classes):
+        raise InvalidSetting(
+            "teacher.cache_top_k", top_k, f"must be below the number of the teacher's outputs, {classes}"
+        )
+    if settings.cache == "off" or not task.whole_images or _nbytes(experiment, data) > LARGEST_BYTES:
+        return False
+    augmentations = (experiment.resolve(setting).augmentation for setting in experiment.papers())
+    return any(fixed_views(data_sets.resolve(each, data.augmentation)) for each in augmentations)
+
+
+def _nbytes(experiment: Experiment, data: DataSet) -> float:
+    """What the outputs would take; infinite where their length is not known."""
+    settings, shape = experiment.teacher, tasks.find(experiment.task).shape(data)
+    assert settings is not None
+    known = [length for length in shape if length is not None]
+    if len(known) < len(shape):
+        return math.inf
+    each, positions = 4 if settings.cache_dtype == "float32" else 2, math.prod(known[1:])
+    kept = known[0] * each if settings.cache_top_k is None else settings.cache_top_k * (each + 4) + each
+    return len(data.train) * positions * kept
+
+
+@torch.no_grad()
+def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, device: torch.device) -> TeacherOutputs:
+    """Show the teacher each training image once, as the student sees it; the outputs lie on the CPU.
+
+    They are those of a forward pass at a training step, up to the order of sums (a convolution may be computed
+    otherwise in batches of another size or layout), and always of full precision.
+    """
+    settings, size = experiment.teacher, _size(experiment, data)
+    assert settings is not None
+    mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+    order = torch.split(torch.arange(len(data.train)), experiment.training.batch_size)
+    parts = []
+    for images in resident(data.train, device).fetch(order):
+        logits = teacher(preprocess(images.to(device, non_blocking=True), mean, std, size)).cpu()
+        parts.append(TeacherOutputs.of(logits, settings.cache_dtype, settings.cache_top_k))
+    return TeacherOutputs.joined(parts)
+
+
+def blank_outputs(experiment: Experiment, data: DataSet) -> TeacherOutputs:
+    """Outputs of the right size that say nothing: what a step costs does not depend on what they say."""
+    settings = experiment.teacher
+    shape = tasks.find(experiment.task).shape(data)
+    assert settings is not None
+    one = TeacherOutputs.of(
+        torch.zeros(1, *(int(side or 0) for side in shape)), settings.cache_dtype, settings.cache_top_k
+    )
+    every = {name: tensor.expand(len(data.train), *tensor.shape[1:]) for name, tensor in one.tensors.items()}
+    return TeacherOutputs(outputs=one.outputs, **every)
+
+
+def outputs_name(experiment: Experiment, data: DataSet, teacher: Teacher) -> str | None:
+    """Everything that determines the outputs, as a short name; None for images that are not in memory.
+
+    The teacher's weights and the images enter by their content, the code by the versions of what it is part of.
+    """
+    settings, split = experiment.teacher, data.train
+    assert settings is not None
+    if not isinstance(split, MemorySplit | DenseMemorySplit):
+        return None
+    images = [split.images] if isinstance(split, MemorySplit) else [split.images, split.rows]
+    content = {
+        "teacher": settings.model_dump(mode="json", include={"name", "stem", "input_size", "arguments"}),
+        "weights": _digest(list(teacher.module.state_dict().values())),
+        "images": _digest(images),
+        "normalisation": [data.mean, data.std],
+        "size": _size(experiment, data),
+        "task": experiment.task,
+        "kept": [settings.cache_dtype, settings.cache_top_k],
+        "versions": [__version__, metadata.version("torch")],
+        "code": sorted(module.__name__ for module in loaded_modules()),  # their names hold a digest of the files
+    }
+    return f"outputs-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def write_outputs(path: Path, outputs: TeacherOutputs) -> None:
+    """Keep outputs in a file, whole or not at all, behind a checksum."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.remove_checked(path)
+    files.write_checked(path, save(outputs.tensors, {"outputs": str(outputs.outputs)}))
+
+
+def read_outputs(path: Path, experiment: Experiment, data: DataSet) -> TeacherOutputs | None:
+    """The outputs in a file; None where there are none, or not these, or it cannot be read."""
+    try:
+        content = files.read_checked(path)
+        tensors = {} if content is None else load(content)
+    except (OSError, SafetensorError):
+        return None
+    classes = tasks.find(experiment.task).shape(data)[0]
+    if classes is None or "values" not in tensors or len(tensors["values"]) != len(data.train):
+        return None
+    return TeacherOutputs(outputs=classes, **tensors)
+
+
+def _size(experiment: Experiment, data: DataSet) -> tuple[int, int] | None:
+    """What training images are resized to: the teacher sees what the student sees."""
+    task = tasks.find(experiment.task)
+    with seeded(0, torch.device("cpu")):
+        return task.input_size(task.build(experiment.student, data), experiment.student, data)
+
+
+def _digest(tensors: list[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
