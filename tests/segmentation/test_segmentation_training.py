@@ -18,6 +18,7 @@ from kdsearch.settings import DataSettings
 from kdsearch.training.evaluation import evaluate_export
 from kdsearch.training.single import train_student
 from kdsearch.training.teacher import load_teacher
+from kdsearch.training.teaching import compute_outputs, keeps_outputs
 from kdsearch.training.trainer import Trainer
 from tests.segmentation.trees import masks_tree
 
@@ -134,3 +135,15 @@ def test_a_teacher_of_other_classes_is_refused(scenes: DataSet, tmp_path: Path) 
     network = {"name": "unet", "arguments": {"width": 4, "depth": 2}, "weights": str(tmp_path / "teacher")}
     with pytest.raises(BadWeights, match=r"head\.weight 4×4×1×1 instead of 6×4×1×1"):
         trainer("kd", scenes, teacher=network)
+
+
+def test_a_training_with_the_teachers_outputs_kept_is_the_one_that_asks_it(scenes: DataSet) -> None:
+    made = experiment("kd channel", augmentation={"crop": 0, "flip": False, "color_jitter": 0.0})
+    torch.manual_seed(0)
+    teacher = load_teacher(made, scenes, CPU)
+    assert keeps_outputs(made, scenes)
+    found = []
+    for taught in (None, compute_outputs(made, scenes, teacher, CPU)):
+        training = Trainer(made, made.paper(), data=scenes, teacher=teacher, taught=taught, device=CPU)
+        found.append([(report.value, report.metrics) for report in (training.epoch(), training.epoch())])
+    assert found[0] == found[1]
