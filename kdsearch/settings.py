@@ -144,6 +144,11 @@ class NetworkSettings(NamedSettings):
     """Further keyword arguments of the function that builds the network."""
 
 
+def _off(value: Any) -> Any:
+    """YAML takes a bare `off` for false."""
+    return "off" if value is False else value
+
+
 class TeacherSettings(NetworkSettings):
     """A teacher: weights as given, or trained once before the trials when there are none."""
 
@@ -152,7 +157,7 @@ class TeacherSettings(NetworkSettings):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    cache: Literal["auto", "off"] = "auto"
+    cache: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"
     """`auto`: where no augmentation is on, its outputs for the training images are computed once for the whole search
     and shared by all trials, if they take less than 4 GiB; `off`: it is asked at every step."""
     cache_dtype: Literal["float32", "float16"] = "float32"

@@ -279,3 +279,14 @@ def test_a_teacher_that_is_loaded_late_disturbs_no_draw_and_answers_as_itself(di
     assert torch.equal(late(images), answer)
     assert late.module(images).shape == (4, 10)
     assert loads == [1]
+
+
+def test_off_is_off_however_yaml_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("method: kd\nteacher: {name: resnet14, cache: off}\n")
+    made = Experiment.load(str(tmp_path / "mine.yaml"))
+    assert made.teacher is not None
+    assert made.teacher.cache == "off"
+    (tmp_path / "again.yaml").write_text(made.to_yaml())
+    assert Experiment.load(str(tmp_path / "again.yaml")) == made
+    with pytest.raises(InvalidSetting, match=r"teacher\.cache = 'always': must be 'auto' or 'off'"):
+        experiment(teacher={"name": "resnet14", "cache": "always"})
