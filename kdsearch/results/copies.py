@@ -3,7 +3,7 @@
     CACHE/kdsearch/storage/NAME-DIGEST/url           the URL
                                        driven/RUN    written by a driver, mirrored to the URL
                                        seen/RUN      fetched by whoever reads
-                                       .teachers/…   trained teachers
+                                       .teachers/…   teachers, their outputs
 
 CACHE is XDG_CACHE_HOME, else ~/.cache. What is only read is kept apart, so that no reader writes where a driver does.
 """

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 
 from kdsearch import __version__, files, tasks
 from kdsearch import data as data_sets
+from kdsearch.data.base import IN_MEMORY_BYTES
 from kdsearch.data.dense.splits import DenseMemorySplit
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit, resident
@@ -29,15 +30,12 @@ if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
     from kdsearch.methods.base import Teacher
 
-LARGEST_BYTES = 4 * 2**30
-"""Outputs that would take more are not kept: the teacher is asked at every step."""
-
 
 def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
     """Whether the teacher's outputs for the training images are kept.
 
     They are where some method learns from a teacher, the images of its paper's setting look the same in every epoch,
-    and the outputs are not too large. Raises InvalidSetting for a `cache_top_k` that the outputs cannot have.
+    and the outputs take less than data may in memory. Raises InvalidSetting for a `cache_top_k` that they cannot have.
     """
     settings, task = experiment.teacher, tasks.find(experiment.task)
     if settings is None or not experiment.needs_teacher:
@@ -48,7 +46,7 @@ def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
         raise InvalidSetting(
             "teacher.cache_top_k", top_k, f"must be below the number of the teacher's outputs, {classes}"
         )
-    if settings.cache == "off" or not task.whole_images or _nbytes(experiment, data) > LARGEST_BYTES:
+    if settings.cache == "off" or not task.whole_images or _nbytes(experiment, data) >= IN_MEMORY_BYTES:
         return False
     augmentations = (experiment.resolve(setting).augmentation for setting in experiment.papers())
     return any(fixed_views(data_sets.resolve(each, data.augmentation)) for each in augmentations)

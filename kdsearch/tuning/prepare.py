@@ -102,8 +102,9 @@ def _read(path: Path, experiment: Experiment, data: DataSet, remote: Remote | No
     """The outputs in a file of the storage, or in its copy on this machine."""
     found = read_outputs(path, experiment, data)
     if found is None and remote is not None and (content := (remote / TEACHERS).read(path.name)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
         found = read_outputs(path, experiment, data)
     return found
 

@@ -175,7 +175,10 @@ def test_a_teacher_is_trained_once_and_kept_for_the_next_search(cli: Cli, tmp_pa
     second = cli("search", "kd", *flags, cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert "training the teacher" not in second.stdout
-    assert len(list((tmp_path / "runs" / ".teachers").iterdir())) == 1
+    assert "asking the teacher once" in first.stdout
+    assert "asking the teacher" not in second.stdout
+    kept = list((tmp_path / "runs" / ".teachers").iterdir())
+    assert sorted(path.is_dir() for path in kept) == [False, True]  # its outputs, and itself
 
 
 @pytest.mark.slow

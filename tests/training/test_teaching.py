@@ -19,7 +19,6 @@ from kdsearch.experiment import Experiment
 from kdsearch.objective import Report
 from kdsearch.training.teacher import LateTeacher, load_teacher
 from kdsearch.training.teaching import (
-    LARGEST_BYTES,
     blank_outputs,
     compute_outputs,
     keeps_outputs,
@@ -144,12 +143,11 @@ def test_outputs_are_not_kept_where_it_is_off_or_nobody_learns_from_a_teacher(di
 
 def test_outputs_that_would_fill_the_memory_are_not_kept(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     exactly = len(digits.train) * 10 * 4
-    monkeypatch.setattr("kdsearch.training.teaching.LARGEST_BYTES", exactly)
+    monkeypatch.setattr("kdsearch.training.teaching.IN_MEMORY_BYTES", exactly + 1)
     assert keeps_outputs(experiment(), digits)
-    monkeypatch.setattr("kdsearch.training.teaching.LARGEST_BYTES", exactly - 1)
+    monkeypatch.setattr("kdsearch.training.teaching.IN_MEMORY_BYTES", exactly)
     assert not keeps_outputs(experiment(), digits)
     assert keeps_outputs(experiment(teacher={"name": "resnet14", "cache_dtype": "float16"}), digits)
-    assert LARGEST_BYTES == 4 * 2**30
 
 
 def test_the_largest_logits_keep_their_probabilities_and_the_others_share_the_rest_evenly() -> None:

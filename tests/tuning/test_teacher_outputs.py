@@ -95,9 +95,11 @@ def prepared(made: Experiment, data: DataSet, storage: Path, told: Callable[[str
 
 @pytest.mark.slow
 def test_a_search_shows_its_teacher_each_training_image_exactly_once(tmp_path: Path) -> None:
-    given = sections(tmp_path)
+    """On a Ray with one logical GPU: there a worker asks the teacher; the other tests here ask it in their process."""
+    given = sections(tmp_path, resources={"gpus_per_trial": 1})
     script = (
-        "from kdsearch.experiment import Experiment\nfrom kdsearch.tuning import search\n"
+        "import ray\nfrom kdsearch.experiment import Experiment\nfrom kdsearch.tuning import search\n"
+        "ray.init(address='local', num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)\n"
         f"search(Experiment(**{given!r}), storage={str(tmp_path)!r}, announce=print)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=280)
