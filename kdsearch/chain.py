@@ -225,6 +225,9 @@ class Chain(Settings):
             resources=self.resources,
             **sections,
         )
+        if experiment.search.confirm is not None:
+            why = "is for a search by itself; confirm the runs of a chain afterwards, kdsearch confirm CHAIN/RUN"
+            raise InvalidSetting("search.confirm", str(experiment.search.confirm), why)
         return experiment if generation.hyperparameters is None else experiment.fixed(generation.hyperparameters)
 
     def _from_scratch(self, last: Step) -> Step:

@@ -239,7 +239,8 @@ def _entry(
 def _limited(experiment: Experiment, unit: Unit, amount: float) -> Experiment:
     """The search with this budget and no other."""
     budget = {"trials": MANY_TRIALS, "time": None, "gpu_hours": None, "images": None, "training_time": None}
-    search = experiment.search.model_dump() | budget | {LIMITS[unit]: amount}
+    # Every search of a comparison is confirmed, in one way for all.
+    search = experiment.search.model_dump() | budget | {"confirm": None, LIMITS[unit]: amount}
     content = experiment.model_dump(mode="json") | {"search": search}
     if experiment.teacher is not None and experiment.teacher.epochs is None:
         content["teacher"]["epochs"] = experiment.training.epochs  # the student's epochs are made to fit its method

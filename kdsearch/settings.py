@@ -16,8 +16,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -275,6 +277,15 @@ class Phase(Settings):
     search: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class ConfirmSettings(Settings):
+    """What a search confirms by itself once it has ended, out of its budget; see `kdsearch confirm`."""
+
+    top: Annotated[int, Field(ge=1)] = 3
+    """Best settings that are trained again."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    """Fresh seeds that decide among them; as many others report."""
+
+
 class SearchSettings(Settings):
     """What is tried, what is stopped, and when the search ends."""
 
@@ -299,6 +310,15 @@ class SearchSettings(Settings):
     """Number of trials whose best weights stay on disk when the search ends."""
     study: str | None = None
     """URL of a database that mirrors the study (the run's own study.journal is always written)."""
+    confirm: ConfirmSettings | None = None
+    """What is confirmed at the end; a part of the limits above is kept for it. None: nothing."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A search that confirms nothing reads as it did before there was such a key: chains and comparisons that were
+        begun then go on."""
+        content: dict[str, Any] = handler(self)
+        return content if self.confirm is not None else {key: content[key] for key in content if key != "confirm"}
 
     def rungs(self, epochs: int) -> list[int]:
         """The epochs of successive halving's rungs below a full budget of so many: grace, grace·η, grace·η², …"""

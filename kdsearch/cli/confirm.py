@@ -134,7 +134,7 @@ def show_confirmation(results: Results, document: Mapping[str, Any]) -> None:
         _show_candidates(results, document)
     say()
     say(f"Reporting, with {count} other seeds; the gain is the winner's, on test:", "dim")
-    _show_settings(document)
+    show_settings(document)
     say()
     for sentence in verdict.verdicts(document):
         say(sentence)
@@ -172,12 +172,14 @@ def _show_candidates(results: Results, document: Mapping[str, Any]) -> None:
     print_table(columns, rows)
 
 
-def _show_settings(document: Mapping[str, Any]) -> None:
+def show_settings(document: Mapping[str, Any]) -> None:
+    """Winner, paper's setting and control: what the search said of them, and what fresh seeds say."""
     from kdsearch.results.verdict import ends, probability
 
     columns = [
         Column(""),
         Column("trial"),
+        Column("search", right=True, spare=4),
         Column(f"test {document['metric']}", right=True),
         Column("95 % interval", right=True),
         Column("validation", right=True, spare=3),
@@ -188,7 +190,8 @@ def _show_settings(document: Mapping[str, Any]) -> None:
     rows = []
     for part, setting in document["settings"].items():
         test, validation = setting["test"], setting["validation"]
-        cells = [_part(part, setting), str(setting["trial"]), score(test and test["mean"]), ends(test)]
+        cells = [_part(part, setting), str(setting["trial"]), score(setting["search"])]
+        cells += [score(test and test["mean"]), ends(test)]
         cells.append(score(validation and validation["mean"]))
         gained = document["gains"].get(part, {}).get("test")
         if gained:

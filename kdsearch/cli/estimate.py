@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kdsearch.cli.output import duration, say
+from kdsearch.results.progress import LIMITS, amount_in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.results.packing import PackingDocument
+    from kdsearch.settings import Scalar
     from kdsearch.training.rehearsal import Rehearsal
+    from kdsearch.tuning.reserve import Reserve
 
 
 @dataclass(frozen=True)
@@ -30,25 +34,31 @@ class Estimate:
     gpus_per_trial: float
     packing: PackingDocument | None = None
     """How many trials share a GPU, where they do or it was asked."""
+    reserve: Reserve | None = None
+    """What a confirmation will take, where one was asked for."""
 
     def seconds(self, epochs: int) -> float:
         return epochs * self.rehearsal.seconds_per_epoch / self.slots
 
 
-def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
+def estimate(
+    experiment: Experiment, storage: Path | None = None, tries: Sequence[Mapping[str, Scalar]] = ()
+) -> Estimate:
     """Check everything that a search checks, train a few steps, and extrapolate.
 
-    How trials share a GPU is taken from what earlier searches measured in this storage, or measured now.
+    `tries` are settings that it begins with. How trials share a GPU is taken from what earlier searches measured in
+    this storage, or measured now.
     """
     from kdsearch import data as data_sets
     from kdsearch.training.rehearsal import measure, rehearse
     from kdsearch.training.teacher import load_teacher
     from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
+    from kdsearch.tuning.reserve import cost_of_an_epoch, reserve
 
     resources = experiment.resources
     with pool(resources) as wait_for_ray:
         data = data_sets.load(experiment.data, experiment.task)
-        rehearse(experiment, data)
+        trainer = rehearse(experiment, data)
         teacher = load_teacher(experiment, data) if experiment.needs_teacher else None
         wait_for_ray()
         gpus, packing = gpus_per_trial(resources), None
@@ -57,6 +67,13 @@ def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
             gpus = packing["gpus_per_trial"]
         measured = measure(experiment, data, teacher)
         room = slots(resources.cpus_per_trial, gpus, resources.max_concurrent, resources.max_gpus)
+    kept = None
+    if experiment.search.confirm is not None:
+        epoch = cost_of_an_epoch(experiment, trainer, data)
+        if not epoch.seconds:  # no limit asks for them, but the person does
+            epoch = replace(epoch, seconds=measured.seconds_per_epoch)
+        kept = reserve(experiment, tries, epoch, slots=room, gpus=gpus)
+        kept.check(experiment.search)
     trials = experiment.search.trials
     # Checkpoints of running trials (two each), kept students, and the curves.
     disk = 2 * room * measured.checkpoint_bytes + (experiment.search.keep + 1) * measured.parameters * 4
@@ -68,6 +85,7 @@ def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
         disk_bytes=disk + trials * 50_000,
         gpus_per_trial=gpus,
         packing=packing,
+        reserve=kept,
     )
 
 
@@ -112,8 +130,28 @@ def show_estimate(experiment: Experiment, found: Estimate) -> None:
     if measured.memory_bytes is not None:
         say(f"GPU memory  {measured.memory_bytes / 2**30:.2f} GiB a trial")
     say(f"disk        about {found.disk_bytes / 2**20:.0f} MiB")
-    if experiment.search.time or experiment.search.gpu_hours:
-        limits = [f"{duration(experiment.search.time)}"] if experiment.search.time else []
-        limits += [f"{experiment.search.gpu_hours:g} GPU hours"] if experiment.search.gpu_hours else []
-        say(f"budget      ends after {' or '.join(limits)} at the latest")
+    for line in _budget(experiment, found.reserve):
+        say(line)
     say("Nothing was written.", "dim")
+
+
+def _budget(experiment: Experiment, reserve: Reserve | None) -> Iterator[str]:
+    """What ends the search, and what a confirmation then takes."""
+    search = experiment.search
+    if reserve is None:
+        stated = {name: getattr(search, name) for name in LIMITS}
+        limits = [amount_in_words(name, limit) for name, limit in stated.items() if limit is not None]
+        if limits:
+            yield f"budget      ends after {' or '.join(limits)} at the latest"
+        return
+    from kdsearch.tuning.reserve import MEASURED, within
+
+    count, kept = reserve.trainings, reserve.of(search)
+    yield f"confirm     {count.deciding} trainings decide and {count.reporting} report, at most"
+    left = within(search, kept)
+    for name, part in kept.items():
+        whole, searched, rest = (amount_in_words(name, x) for x in (getattr(search, name), getattr(left, name), part))
+        how = "estimated" if name in MEASURED else "at most"
+        yield f"budget      {whole}: {searched} for the search, {rest} for the confirmation ({how})"
+    if not kept:
+        yield f"            about {duration(reserve.parts['time'])}, after the search"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdsearch.results.figures import duration as duration
+from kdsearch.results.figures import ends as ends
 from kdsearch.results.figures import gain as gain
 from kdsearch.results.figures import number as number
 from kdsearch.results.figures import score as score

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from kdsearch.cli.confirmed import show_confirmed
 from kdsearch.cli.options import AllowCode
-from kdsearch.cli.output import Column, Row, print_json, say, score
+from kdsearch.cli.output import Column, Row, ends, print_json, say, score
 from kdsearch.cli.table import print_table
 from kdsearch.errors import KDSearchError, RunError, UserError
 from kdsearch.results import Results, Trial, export_run, find_run, list_runs
 from kdsearch.results.card import hyperparameters_yaml
+from kdsearch.results.confirm_state import CONFIRMED, confirmation_state
 from kdsearch.results.documents import read_json
 from kdsearch.results.export import BEST, METRICS
 from kdsearch.results.progress import progress
@@ -56,7 +58,9 @@ def ls(storage: Storage = "runs", as_json: AsJson = False) -> None:
         Column("metric", spare=2),
         Column("started", spare=5),
     ]
-    print_table(columns, [_summary_row(run) for run in found])
+    if confirmed := any(run["confirmation"] for run in found):
+        columns[-2:-2] = [Column("confirmed", right=True), Column("95 % interval", right=True, spare=6)]
+    print_table(columns, [_summary_row(run, confirmed) for run in found])
     for run in found:
         if run["error"]:
             say(f"{run['run']}: {run['error']}", "red")
@@ -66,7 +70,9 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         results = Results(folder)
     except KDSearchError as error:
-        empty = dict.fromkeys(("method", "task", "student", "data", "metric", "mode", "best", "started", "ended"))
+        empty = dict.fromkeys(
+            ("method", "task", "student", "data", "metric", "mode", "best", "started", "ended", "confirmation")
+        )
         nothing = dict.fromkeys(("planned", "trials", "running", "complete", "pruned", "failed"), 0)
         return {"run": run_name(folder), "state": "DAMAGED", **empty, **nothing, "error": str(error)}
     from kdsearch.cli.views import name_of
@@ -82,6 +88,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         "best": best.best if best else None,
         "started": results.started,
         "ended": results.ended,
+        "confirmation": confirmation_state(results),
         "planned": progress(results).budget.trials,
         "trials": len(results.trials),
         **{state.lower(): counts[state] for state in ("RUNNING", "COMPLETE", "PRUNED", "FAILED")},
@@ -89,11 +96,21 @@ def _summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def _summary_row(run: dict[str, Any]) -> Row:
+def _summary_row(run: dict[str, Any], confirmed: bool) -> Row:
     trials = f"{run['trials'] - run['running']}/{run['planned']}" if run["planned"] else str(run["trials"])
     cells = [run["run"], run["state"].lower(), *(run[key] or "" for key in ("method", "student", "data"))]
-    cells += [trials, score(run["best"]), run["metric"] or "", _when(run["started"])]
+    cells += [trials, score(run["best"]), *(_confirmed(run["confirmation"]) if confirmed else ())]
+    cells += [run["metric"] or "", _when(run["started"])]
     return Row(cells, _STATE_STYLES.get(run["state"], ""))
+
+
+def _confirmed(confirmation: dict[str, Any] | None) -> tuple[str, str]:
+    """The winner's mean on test and its interval; or how far the confirmation is."""
+    if confirmation is None:
+        return "", ""
+    if confirmation["state"] != CONFIRMED or confirmation["test"] is None:
+        return confirmation["state"].lower(), ""
+    return score(confirmation["test"]["mean"]), ends(confirmation["test"])
 
 
 def _when(timestamp: float | None) -> str:
@@ -155,7 +172,7 @@ def best(
         raise UserError("--yaml and --json are two formats: give one of them")
     results = Results(find_run(run, storage))
     if as_json:
-        print_json(_best_document(results, top))
+        print_json(best_document(results, top))
         return
     found = results.best
     if found is None:
@@ -174,6 +191,7 @@ def best(
     show_headline(results)
     say()
     show_best(results, top)
+    show_confirmed(results)
     say()
     metrics = results.folder / BEST / METRICS
     if metrics.is_file():
@@ -191,7 +209,8 @@ def _of_one_method(results: Results, trial: Trial) -> tuple[str, dict[str, Any]]
     return str(setting[METHOD]), {METHOD: setting[METHOD], **gathered(str(setting[METHOD]), setting)}
 
 
-def _best_document(results: Results, top: int) -> dict[str, Any]:
+def best_document(results: Results, top: int) -> dict[str, Any]:
+    """The document of `kdsearch best --json`."""
     found, paper, control = results.best, results.paper, results.control
     return {
         "run": results.name,
@@ -204,6 +223,7 @@ def _best_document(results: Results, top: int) -> dict[str, Any]:
         "gain_over_control": results.gain(found, control),
         "paper": paper and paper.document(),
         "control": control and control.document(),
+        "confirmation": confirmation_state(results),
         "top": [trial.document() for trial in results.top(top)],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,15 +10,14 @@ import typer
 
 from kdsearch.cli import options
 from kdsearch.cli.budget import parse_budget
-from kdsearch.cli.output import say
-from kdsearch.cli.runs import RunName, Storage
+from kdsearch.cli.output import print_json, say
+from kdsearch.cli.runs import AsJson, RunName, Storage
 from kdsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kdsearch.experiment import Experiment
-    from kdsearch.results import Results
 
 
 def search(
@@ -58,17 +58,47 @@ def search(
     warm_start: Annotated[
         str | None, typer.Option("--warm-start", help="Run whose trials the sampler learns from.", metavar="RUN")
     ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Confirm what was found at the end, out of the budget.")
+    ] = False,
+    confirm_top: Annotated[
+        int | None, typer.Option("--confirm-top", help="And so many of the best settings, in place of 3.", metavar="K")
+    ] = None,
+    confirm_seeds: Annotated[
+        int | None, typer.Option("--confirm-seeds", help="And on so many fresh seeds, in place of 5.", metavar="N")
+    ] = None,
     storage: Storage = "runs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate, write nothing.")] = False,
     allow_code: options.AllowCode = False,
+    as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
-    """Search the hyperparameters of a distillation method and take home the best student."""
+    """Search the hyperparameters of a distillation method and take home the best student.
+
+    With --confirm a part of --budget is kept for what `kdsearch confirm` does, which then follows.
+    """
+    from kdsearch.cli.ending import Shown, print_end, show_end
+    from kdsearch.experiment import read_settings
+    from kdsearch.results import find_run
+    from kdsearch.tuning import search as run_search
+
     experiment = experiment_of(context.params)
+    tries = [read_settings(path) for path in try_first or []]
     if dry_run:
-        _dry_run(experiment, storage)
+        _dry_run(experiment, storage, tries, as_json)
         return
-    show_end(_search(experiment, storage, try_first or [], warm_start, verbose))
+    with Shown(experiment, quiet=as_json) as shown:
+        results = run_search(
+            experiment,
+            storage=storage,
+            tries=tries,
+            warm_start=find_run(warm_start, storage) if warm_start else None,
+            watchers=shown.watchers,
+            announce=shown.announce,
+            confirming=shown.confirming,
+            verbose=verbose,
+        )
+    print_end(results) if as_json else show_end(results)
 
 
 def experiment_of(given: Mapping[str, Any]) -> Experiment:
@@ -94,6 +124,7 @@ def experiment_of(given: Mapping[str, Any]) -> Experiment:
     }
     budget = parse_budget(given["budget"]) if given["budget"] else {}
     flags |= {f"search.{key}": value for key, value in budget.items()}
+    flags["search.confirm"] = _confirm(given)
     return options.load_experiment(
         given["space"],
         flags,
@@ -105,53 +136,23 @@ def experiment_of(given: Mapping[str, Any]) -> Experiment:
     )
 
 
-def _search(
-    experiment: Experiment, storage: str, try_first: list[str], warm_start: str | None, verbose: bool
-) -> Results:
-    from kdsearch.cli.display import Display
-    from kdsearch.experiment import read_settings
-    from kdsearch.results import find_run
-    from kdsearch.tuning import search as run_search
+def _confirm(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is to be confirmed: what a file says of it, and what the command line says; None where that says nothing."""
+    from kdsearch.spaces import read_space
 
-    with Display(experiment) as display:
-        return run_search(
-            experiment,
-            storage=storage,
-            tries=[read_settings(path) for path in try_first],
-            warm_start=find_run(warm_start, storage) if warm_start else None,
-            watchers=[display],
-            announce=display.announce,
-            verbose=verbose,
-        )
+    asked = {name: given[f"confirm_{name}"] for name in ("top", "seeds") if given[f"confirm_{name}"] is not None}
+    if not asked and not given["confirm"]:
+        return None
+    section = read_space(given["space"]).get("search")
+    inside = section.get("confirm") if isinstance(section, dict) else None
+    return {**inside, **asked} if isinstance(inside, dict) else asked
 
 
-def show_end(results: Results) -> None:
-    """The end of a search: what was found, how it compares, what to type next."""
-    from kdsearch.cli.views import show_best, show_classes, show_failures, show_headline, show_next, typed
-    from kdsearch.consent import names_code
-    from kdsearch.results.documents import read_json
-    from kdsearch.results.export import BEST, METRICS
-
-    show_headline(results)
-    say()
-    show_best(results, top=5)
-    show_failures(results)
-    metrics = results.folder / BEST / METRICS
-    if metrics.is_file():
-        say()
-        show_classes(read_json(metrics))
-    say()
-    if results.state == "INTERRUPTED":
-        flag = " --allow-code" if names_code(results.experiment) else ""
-        say(f"Go on with:  kdsearch resume {typed(results)}{flag}", "bold", wrap=False)
-    else:
-        show_next(results)
-
-
-def _dry_run(experiment: Experiment, storage: str) -> None:
+def _dry_run(experiment: Experiment, storage: str, tries: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     from kdsearch.cli.estimate import estimate, show_estimate
 
-    show_estimate(experiment, estimate(experiment, None if "://" in storage else Path(storage).expanduser()))
+    found = estimate(experiment, None if "://" in storage else Path(storage).expanduser(), tries)
+    print_json(asdict(found)) if as_json else show_estimate(experiment, found)
 
 
 def resume(
@@ -165,10 +166,11 @@ def resume(
     ] = None,
     storage: Storage = "runs",
     allow_code: options.AllowCode = False,
+    as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray has to say.")] = False,
 ) -> None:
     """Go on with a search, a chain or a comparison from its folder alone, or add trials to a search."""
-    from kdsearch.cli.display import Display
+    from kdsearch.cli.ending import Shown, print_end, show_end
     from kdsearch.experiment import Experiment
     from kdsearch.results import Results, find_run
     from kdsearch.results.storage import find_chain, find_comparison, is_chain, is_comparison
@@ -178,13 +180,13 @@ def resume(
     if comparison is not None:
         if address is not None:
             raise InvalidSetting("--address", address, "is for a search or a chain; a comparison stays where it began")
-        _resume_comparison(comparison, trials, retry_failed, allow_code, verbose)
+        _resume_comparison(comparison, trials, retry_failed, allow_code, as_json, verbose)
         return
     chain = find_chain(run, storage)
     if chain is not None:
         if retry_failed:
             raise InvalidSetting("--retry-failed", chain.name, "is a chain; name one of its searches")
-        _resume_chain(chain, trials, address, allow_code, verbose)
+        _resume_chain(chain, trials, address, allow_code, as_json, verbose)
         return
     folder = find_run(run, storage)
     if trials and is_chain(folder.parent):
@@ -194,37 +196,48 @@ def resume(
     moved = {} if address is None else {"resources.address": address}
     experiment = Experiment.load(str(folder / "experiment.yaml"), moved, allow_code=allow_code)
     experiment = experiment.with_trials(experiment.search.trials + trials)
-    with Display(experiment, Results(folder)) as display:
+    with Shown(experiment, Results(folder), quiet=as_json) as shown:
         results = resume_search(
             folder,
             more_trials=trials,
             retry_failed=retry_failed,
             address=address,
-            watchers=[display],
-            announce=display.announce,
+            watchers=shown.watchers,
+            announce=shown.announce,
+            confirming=shown.confirming,
             allow_code=allow_code,
             verbose=verbose,
         )
-    show_end(results)
+    print_end(results) if as_json else show_end(results)
 
 
-def _resume_chain(folder: Path, trials: int, address: str | None, allow_code: bool, verbose: bool) -> None:
+def _resume_chain(
+    folder: Path, trials: int, address: str | None, allow_code: bool, as_json: bool, verbose: bool
+) -> None:
     from kdsearch.cli.chain import displayed, drive
-    from kdsearch.tuning.chain import resume_chain
+    from kdsearch.tuning.chain import quietly, resume_chain
 
     if trials:
         raise InvalidSetting("--trials", trials, "is for a search; a chain goes on as it was begun")
     drive(
         lambda: resume_chain(
-            folder, address=address, view=displayed, announce=say, allow_code=allow_code, verbose=verbose
+            folder,
+            address=address,
+            view=quietly if as_json else displayed,
+            announce=_nothing if as_json else say,
+            allow_code=allow_code,
+            verbose=verbose,
         ),
         folder,
+        as_json=as_json,
     )
 
 
-def _resume_comparison(folder: Path, trials: int, retry_failed: bool, allow_code: bool, verbose: bool) -> None:
+def _resume_comparison(
+    folder: Path, trials: int, retry_failed: bool, allow_code: bool, as_json: bool, verbose: bool
+) -> None:
     from kdsearch.cli.compare import confirming, drive, searching
-    from kdsearch.tuning.compare import resume_comparison
+    from kdsearch.tuning.compare import confirming_quietly, quietly, resume_comparison
 
     if trials:
         raise InvalidSetting("--trials", trials, "is for a search; the budget of a comparison is the same for all")
@@ -232,7 +245,17 @@ def _resume_comparison(folder: Path, trials: int, retry_failed: bool, allow_code
         raise InvalidSetting("--retry-failed", folder.name, "is a comparison; name one of its searches")
     drive(
         lambda: resume_comparison(
-            folder, view=searching, confirming=confirming, announce=say, allow_code=allow_code, verbose=verbose
+            folder,
+            view=quietly if as_json else searching,
+            confirming=confirming_quietly if as_json else confirming,
+            announce=_nothing if as_json else say,
+            allow_code=allow_code,
+            verbose=verbose,
         ),
         folder,
+        as_json=as_json,
     )
+
+
+def _nothing(sentence: str) -> None:
+    """Say nothing."""

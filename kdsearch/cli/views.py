@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdsearch.cli.confirmed import show_confirmed
 from kdsearch.cli.output import Column, Row, console, duration, gain, say, say_parts, score, values
 from kdsearch.cli.packing import show_packing
 from kdsearch.cli.table import print_table
@@ -47,6 +48,7 @@ def show_status(results: Results, *, everything: bool = False) -> None:
     if results.best is not None:
         say()
         show_comparison(results)
+    show_confirmed(results)
     if results.trials:
         say()
         show_trials(results, limit=None if everything else NARROW_ROWS if console().width < NARROW else ROWS)

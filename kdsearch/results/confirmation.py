@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from kdsearch.errors import InvalidSetting, RunError
 from kdsearch.results.confirm_log import TEST, Log
-from kdsearch.results.documents import read_json
+from kdsearch.results.confirm_state import DOCUMENT as DOCUMENT
+from kdsearch.results.confirm_state import FOLDER as FOLDER
+from kdsearch.results.confirm_state import read_confirmation as read_confirmation
 from kdsearch.results.statistics import BOOTSTRAP_FROM, LEVEL, holm, interval, p_value, probability_positive
 from kdsearch.results.storage import run_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from kdsearch.results.results import Results, Trial
 
-FOLDER = "confirm"
-DOCUMENT = "confirm.json"
 WINNER, PAPER, CONTROL = "winner", "paper", "control"
 
 Document = dict[str, Any]
@@ -45,6 +44,8 @@ class Plan:
     """Seeds that the figures come from."""
     sign: int
     """1 where more of the metric is better, −1 where less is."""
+    asked: Mapping[str, int]
+    """As how many settings and seeds it was asked for: `top`, `seeds`."""
 
     def settings(self, winner: Trial) -> dict[str, Trial]:
         """What is trained on the reporting seeds, by its part; the paper's setting is left out where it has won."""
@@ -86,6 +87,7 @@ def plan(results: Results, top: int, seeds: int) -> Plan:
         deciding=deciding if len(chosen) > 1 else (),
         reporting=reporting,
         sign=1 if results.mode == "max" else -1,
+        asked={"top": top, "seeds": seeds},
     )
 
 
@@ -149,6 +151,7 @@ def conclude(results: Results, plan: Plan, log: Log) -> Document:
         **{name: results.experiment.get(name) for name in ("task", "method")},
         "metric": results.metric,
         "mode": results.mode,
+        "asked": dict(plan.asked),
         "seeds": {"deciding": plan.deciding, "reporting": plan.reporting},
         "level": LEVEL,
         "interval": "Student's t" if len(plan.reporting) < BOOTSTRAP_FROM else "expanded percentile bootstrap",
@@ -251,8 +254,3 @@ def optimism(setting: Mapping[str, Any], sign: int) -> dict[str, Any] | None:
     if not known or setting["search"] is None:
         return None
     return asdict(interval(known).shifted(sign * setting["search"], -sign))
-
-
-def read_confirmation(folder: Path) -> Document | None:
-    """The confirmation of the run in `folder`; None where there is none. Raises RunError when it cannot be read."""
-    return read_json(folder / DOCUMENT) if (folder / DOCUMENT).is_file() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ def score(value: float | None) -> str:
 def gain(value: float | None) -> str:
     """A difference of two metrics, with its sign; positive is better."""
     return "–" if value is None else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
+
+
+def ends(interval: Mapping[str, Any] | None, figure: Callable[[float | None], str] = score) -> str:
+    """The ends of an interval: `0.9512 to 0.9703`; nothing where there is none."""
+    if interval is None or interval["low"] is None:
+        return ""
+    return f"{figure(interval['low'])} to {figure(interval['high'])}"
 
 
 def duration(seconds: float | None) -> str:

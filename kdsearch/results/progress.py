@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdsearch.results.figures import duration
+from kdsearch.results.storage import is_comparison
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdsearch.results.results import Results
+
+
+LIMITS = ("time", "gpu_hours", "images", "training_time")
+"""The search settings that end a search, beside the number of its trials."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class Budget:
     gpu_hours: float | None
     images: float | None = None
     training_time: float | None = None
+    kept: Mapping[str, float] = field(default_factory=dict)
+    """By the limit's name: what was kept beside it for the confirmation of the search."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Progress:
 
 def progress(results: Results, now: float | None = None) -> Progress:
     """Where the search stands at `now` (seconds since the epoch; default: this moment)."""
-    budget = _budget(results.experiment.get("search"))
+    budget = _budget(results)
     running = results.state == "RUNNING"
     until = results.ended if not running else now or time.time()
     elapsed = _elapsed(results, until)
@@ -74,20 +83,39 @@ def _elapsed(results: Results, until: float | None) -> float | None:
 
 
 def budget_in_words(budget: Budget) -> str:
-    """`32 trials`, `32 trials or 2 h 00 m`; `none`."""
+    """`32 trials`, `32 trials or 2 h 00 m`; `none`. What is kept for a confirmation is said beside it."""
+    limits = zip(LIMITS, (budget.seconds, budget.gpu_hours, budget.images, budget.training_time), strict=True)
     parts = [f"{budget.trials} trials"] if budget.trials else []
-    parts += [duration(budget.seconds)] if budget.seconds else []
-    parts += [f"{budget.gpu_hours:g} GPU hours"] if budget.gpu_hours else []
-    parts += [f"{budget.images:,.0f} images"] if budget.images else []
-    parts += [f"{duration(budget.training_time)} of training"] if budget.training_time else []
-    return " or ".join(parts) or "none"
+    parts += [amount_in_words(name, limit) for name, limit in limits if limit]
+    kept = [amount_in_words(name, part) for name, part in budget.kept.items()]
+    rest = f", beside {' or '.join(kept)} for the confirmation" if kept else ""
+    return (" or ".join(parts) or "none") + rest
 
 
-def _budget(search: Any) -> Budget:
+def amount_in_words(limit: str, amount: float) -> str:
+    """An amount of one of the LIMITS: `2 h 00 m`, `1.5 GPU hours`, `2,000 images`, `10 m 00 s of training`."""
+    if limit == "gpu_hours":
+        return f"{amount:g} GPU hours"
+    if limit == "images":
+        return f"{amount:,.0f} images"
+    return duration(amount) if limit == "time" else f"{duration(amount)} of training"
+
+
+def _budget(results: Results) -> Budget:
+    """What ends the search itself. The trials of a comparison's search are more than any budget pays for."""
+    search, kept = results.experiment.get("search"), _kept(results.attribute("reserve"))
     known = search if isinstance(search, dict) else {}
-    trials = _positive(known.get("trials"))
-    limits = (_positive(known.get(name)) for name in ("time", "gpu_hours", "images", "training_time"))
-    return Budget(int(trials) if trials else None, *limits)
+    stated = {name: _positive(known.get(name)) for name in LIMITS}
+    seconds, hours, images, training = (
+        None if limit is None else max(0.0, limit - kept.get(name, 0.0)) for name, limit in stated.items()
+    )
+    trials = None if is_comparison(results.folder.resolve().parent) else _positive(known.get("trials"))
+    return Budget(int(trials) if trials else None, seconds, hours, images, training, kept)
+
+
+def _kept(reserve: Any) -> dict[str, float]:
+    known = reserve if isinstance(reserve, dict) else {}
+    return {name: part for name in LIMITS if (part := _positive(known.get(name))) is not None}
 
 
 def _positive(value: Any) -> float | None:

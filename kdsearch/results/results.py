@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdsearch.errors import UserError
+from kdsearch.results.confirm_state import confirmation_state
 from kdsearch.results.documents import read_yaml
 from kdsearch.results.journal import Journal, Record, Study
 from kdsearch.results.lock import is_locked
@@ -211,12 +212,13 @@ class Results:
         return self.folder / "trials" / f"{trial.number:04d}"
 
     def status(self) -> dict[str, Any]:
-        """The document of `kdsearch status --json`."""
+        """The document of `kdsearch status --json`; `confirmation` see `confirm_state.confirmation_state`."""
         return {
             "run": self.name,
             "state": self.state,
             "metric": self.metric,
             "trials": [trial.document() for trial in self.trials],
+            "confirmation": confirmation_state(self),
         }
 
     def to_dataframe(self) -> pandas.DataFrame:

@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdsearch.results.confirmation import CONTROL, PAPER, WINNER
+from kdsearch.results.figures import ends as ends
 from kdsearch.results.figures import gain, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     Confirmation = Mapping[str, Any]
 
 NAMES = {WINNER: "the winner", PAPER: "the paper's setting", CONTROL: "the student without distillation"}
-
-
-def ends(interval: Mapping[str, Any] | None, figure: Callable[[float | None], str] = score) -> str:
-    """The ends of an interval: `0.9512 to 0.9703`; nothing where there is none."""
-    if interval is None or interval["low"] is None:
-        return ""
-    return f"{figure(interval['low'])} to {figure(interval['high'])}"
 
 
 def probability(value: float | None) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kdsearch.errors import DiskFull, SearchFailed
+from kdsearch.errors import DiskFull, RunError, SearchFailed
 from kdsearch.experiment import Experiment
 from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock, search_facts
 from kdsearch.results.confirm_log import TEST, Log, earlier
+from kdsearch.results.confirm_state import note_asked
 from kdsearch.results.confirmation import DOCUMENT, FOLDER, conclude, median_seed, plan, winner
 from kdsearch.results.copies import home_of
 from kdsearch.results.documents import read_json, to_json
@@ -28,11 +29,14 @@ from kdsearch.tuning.winner import bring_home
 from kdsearch.tuning.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from kdsearch.results import Trial
     from kdsearch.results.confirm_log import Done
     from kdsearch.results.confirmation import Document, Plan
+
+    View = Callable[[Results], AbstractContextManager["Watcher"]]
 
 STUDENTS = "students"
 
@@ -57,6 +61,31 @@ class Quiet:
     def stage(self, name: str, total: int, done: int) -> None: ...
 
     def ended(self, done: Done) -> None: ...
+
+
+def quietly(results: Results) -> AbstractContextManager[Watcher]:
+    """The view of a confirmation that shows nothing."""
+    return contextlib.nullcontext(Quiet())
+
+
+def confirm_as_asked(
+    results: Results, experiment: Experiment, view: View, *, allow_code: bool = False, verbose: bool = False
+) -> Results:
+    """Confirm a search that has ended, where its experiment asks for it; the run as it then is.
+
+    Ended by Ctrl-C, it returns what there is, as a search does; resuming the run goes on with it. Raises
+    SearchFailed where no setting of the method was trained to the end, and what `confirm` raises.
+    """
+    wish = experiment.search.confirm
+    if wish is None or results.state != "COMPLETE":
+        return results
+    try:
+        plan(results, wish.top, wish.seeds)
+    except RunError as error:
+        raise SearchFailed(f"{error}: give a larger budget") from None
+    with contextlib.suppress(KeyboardInterrupt), view(results) as watcher:
+        confirm(results.folder, top=wish.top, seeds=wish.seeds, watcher=watcher, allow_code=allow_code, verbose=verbose)
+    return Results(results.folder)
 
 
 def confirm(
@@ -131,6 +160,7 @@ class _Confirmation:
         for reading in earlier(_facts_of(results.folder), log):
             log.add(reading)
         document = conclude(results, plan, log)
+        note_asked(results.folder, **plan.asked)
         write_atomic(results.folder / DOCUMENT, to_json(document).encode())
         if is_chain(results.folder.parent):
             self.watcher.announce("best/ stays as it is: its student teaches the next generation of the chain")
@@ -164,6 +194,9 @@ class _Confirmation:
         missing = [job for job in jobs if anew or self._is_missing(job)]
         if jobs:
             self.watcher.stage(stage, len(jobs), len(jobs) - len(missing))
+        if missing:
+            self.workers.ready()  # what cannot be is refused before anything is written
+            note_asked(self.results.folder, **self.plan.asked)
         for done in self.workers.each(train, missing):
             if self.log.trained(done.trial, done.seed) is None:
                 self.log.add(done)

@@ -37,6 +37,8 @@ def drive(plan: Plan, watchers: Sequence[Watcher], announce: Callable[[str], Non
         started = record.study.user_attrs.get("started", time.time())
         record.describe(metric=task.metric, mode=task.mode, started=started, state="RUNNING", why=None)
         record.describe(resumed=time.time(), seconds_before=round(record.seconds_before, 3))
+        if "reserve" in (before := known_before(folder)):
+            record.describe(reserve=before["reserve"])
         write_experiment(folder, experiment.space, task.metric, [experiment.paper(), experiment.control()])
         curves = Curves(folder / TRIALS, task.metric, task.mode, experiment.training.epochs)
         followers: list[Watcher] = [curves, *([upload] if upload is not None else []), *watchers]
@@ -61,6 +63,7 @@ def _ledger(plan: Plan, record: Record, watchers: list[Watcher], announce: Calla
         tasks.find(plan.experiment.task),
         record,
         tries=before.get("tries", []),
+        reserve=before.get("reserve"),
         watchers=watchers,
         announce=announce,
         slots=plan.slots,

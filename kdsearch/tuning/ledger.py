@@ -16,6 +16,7 @@ from kdsearch.tuning.agenda import Agenda
 from kdsearch.tuning.distributions import to_params
 from kdsearch.tuning.failures import Failures, common, larger_share
 from kdsearch.tuning.pruner import make_pruner
+from kdsearch.tuning.reserve import within
 from kdsearch.tuning.sampler import Sampler
 from kdsearch.tuning.trials import LiveTrial
 
@@ -44,6 +45,7 @@ class Ledger:
         record: Record,
         *,
         tries: Sequence[Mapping[str, Scalar]] = (),
+        reserve: Mapping[str, float] | None = None,
         watchers: Sequence[Watcher] = (),
         announce: Callable[[str], None] = lambda sentence: None,
         slots: int = 1,
@@ -69,6 +71,8 @@ class Ledger:
         self._watchers = watchers
         self._announce = announce
         self._agenda = Agenda(experiment, tries)
+        self._limits = within(experiment.search, reserve or {})
+        self._rest = "; the rest is for the confirmation" if reserve else ""
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
         self._pruner = make_pruner(experiment.search, experiment.training.epochs, task.mode, record.study)
         self._started = time.time() - record.seconds_before
@@ -320,15 +324,15 @@ class Ledger:
         self._images += images
 
     def _check_budget(self) -> None:
-        search = self.experiment.search
+        search, rest = self._limits, self._rest
         if search.time is not None and time.time() - self._started >= search.time:
-            self.stop(f"the budget of {search.time:g} s is spent", interrupted=False)
+            self.stop(f"the budget of {search.time:g} s is spent{rest}", interrupted=False)
         if search.gpu_hours is not None and self.gpu_hours >= search.gpu_hours:
-            self.stop(f"the budget of {search.gpu_hours:g} GPU hours is spent", interrupted=False)
+            self.stop(f"the budget of {search.gpu_hours:g} GPU hours is spent{rest}", interrupted=False)
         if search.images is not None and self._images >= search.images:
-            self.stop(f"the budget of {search.images:,} images is spent", interrupted=False)
+            self.stop(f"the budget of {search.images:,} images is spent{rest}", interrupted=False)
         if search.training_time is not None and self._seconds >= search.training_time:
-            self.stop(f"the budget of {search.training_time:g} s of training is spent", interrupted=False)
+            self.stop(f"the budget of {search.training_time:g} s of training is spent{rest}", interrupted=False)
 
     def _best_so_far(self) -> dict[str, Scalar]:
         sign = 1 if self.task.mode == "max" else -1

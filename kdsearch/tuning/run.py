@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsearch import data as data_sets
+from kdsearch.errors import InvalidSetting
 from kdsearch.experiment import Experiment
 from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock
 from kdsearch.results.copies import home_of
 from kdsearch.results.links import refuse_links
 from kdsearch.results.packing import write_packing
+from kdsearch.tuning.confirm import confirm_as_asked, quietly
 from kdsearch.tuning.driving import drive
 from kdsearch.tuning.folder import EXPERIMENT, created, naming_full_disks, new_folder, tidy
 from kdsearch.tuning.journal import reopen_failed
@@ -19,13 +22,16 @@ from kdsearch.tuning.nodes import check_nodes
 from kdsearch.tuning.plan import Plan
 from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
 from kdsearch.tuning.record import END_NOTES, JOURNAL
+from kdsearch.tuning.reserve import Epoch, cost_of_an_epoch, reserve
 from kdsearch.tuning.trials import memories
 from kdsearch.tuning.uploading import uploading
+from kdsearch.tuning.workers import check_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kdsearch.settings import Scalar
+    from kdsearch.tuning.confirm import View
     from kdsearch.tuning.plan import Objectives
     from kdsearch.tuning.trials import Watcher
 
@@ -38,10 +44,14 @@ def search(
     warm_start: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
     announce: Callable[[str], None] = lambda sentence: None,
+    confirming: View = quietly,
     objectives: Objectives | None = None,
     verbose: bool = False,
 ) -> Results:
     """Search, and leave the best student in the run's `best/`.
+
+    With `search.confirm` the search ends as early as leaves that much of its budget, and what it has found is then
+    confirmed on the same pool.
 
     Args:
         experiment: what to search.
@@ -50,6 +60,7 @@ def search(
         warm_start: folder of an earlier run whose trials the sampler starts from.
         watchers: told of every trial and epoch.
         announce: told in a sentence what goes on beside the trials.
+        confirming: makes the display of the confirmation, where there is one.
         objectives: makes the objective of a setting; None: a Trainer on the experiment's data.
         verbose: let Ray speak.
 
@@ -66,20 +77,28 @@ def search(
     for setting in tries:
         experiment.resolve(setting)
     known = memories(Results(warm_start), experiment) if warm_start is not None else []
+    if objectives is not None and experiment.search.confirm is not None:
+        why = "a confirmation trains on the experiment's data: leave it out with objectives of your own"
+        raise InvalidSetting("search.confirm", str(experiment.search.confirm), why)
     with pool(experiment.resources, verbose) as wait_for_ray:
-        data = None
+        data = epoch = None
         if objectives is None:
             from kdsearch.training.rehearsal import rehearse
 
             announce("checking data and networks")
             data = data_sets.load(experiment.data, experiment.task)
-            rehearse(experiment, data)
+            trainer = rehearse(experiment, data)
+            if experiment.search.confirm is not None:
+                epoch = cost_of_an_epoch(experiment, trainer, data)
         wait_for_ray()
         resources = experiment.resources
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
         experiment = experiment.anchored().model_copy(update={"name": folder.name})
         experiment, room = _sized(experiment, gpus_per_trial(resources))
+        if experiment.search.confirm is not None:
+            check_pool(remote)
         check_nodes(experiment, None if remote else root, data)
+        kept = _kept(experiment, tries, epoch, room)
         if objectives is None:
             from kdsearch.tuning.prepare import prepare
 
@@ -91,7 +110,8 @@ def search(
 
             packing = find_packing(resources, objectives, tries, root, announce)
             experiment, room = _sized(experiment, packing["gpus_per_trial"])
-        before = {"tries": [dict(setting) for setting in tries], "warm_start": known}
+            kept = _kept(experiment, tries, epoch, room)
+        before = {"tries": [dict(setting) for setting in tries], "warm_start": known} | kept
         with (
             naming_full_disks(folder),
             created(folder, experiment, before),
@@ -100,7 +120,9 @@ def search(
         ):
             if packing is not None:
                 write_packing(folder, packing)
-            return drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
+            results = drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
+        # The code that the run names is what the caller gave.
+        return confirm_as_asked(results, experiment, confirming, allow_code=True, verbose=verbose)
 
 
 def resume(
@@ -111,6 +133,7 @@ def resume(
     address: str | None = None,
     watchers: Sequence[Watcher] = (),
     announce: Callable[[str], None] = lambda sentence: None,
+    confirming: View = quietly,
     objectives: Objectives | None = None,
     allow_code: bool = False,
     verbose: bool = False,
@@ -120,44 +143,62 @@ def resume(
     Ended trials are told to sampler and scheduler and left alone, unfinished ones go on from their checkpoints under
     their own numbers, new ones follow; `more_trials` are added to those it was started with. With `retry_failed`
     trials that failed run again under their numbers, from their checkpoint where there is one; but for those that
-    diverged, whose setting is to blame. With `address` it goes on there, and is found there from now on. Code that the
-    run names, and links that lead out of it, are refused unless `allow_code`. Raises RunError when another process
-    drives the run, and what `search` raises.
+    diverged, whose setting is to blame. Where the search was to be confirmed, that follows, or goes on. With `address`
+    it goes on there, and is found there from now on. Code that the run names, and links that lead out of it, are
+    refused unless `allow_code`. Raises RunError when another process drives the run, and what `search` raises.
     """
     folder = Path(folder).resolve()
     if not allow_code:
         refuse_links(folder)
     moved = {} if address is None else {"resources.address": address}
     experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
+    if _is_to_confirm(folder, experiment) and not (more_trials or retry_failed or moved):
+        return confirm_as_asked(Results(folder), experiment, confirming, allow_code=allow_code, verbose=verbose)
     home = home_of(folder)
     remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
     if home is not None:
         folder = home.driven(folder.name)
         folder.mkdir(parents=True, exist_ok=True)
-    with (
-        RunLock(folder),
-        naming_full_disks(folder),
-        uploading(folder, remote, announce) as upload,
-        pool(experiment.resources, verbose) as wait_for_ray,
-    ):
-        if upload is not None:  # what was read above may be older
-            experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
-        tidy(folder)
-        data = data_sets.load(experiment.data, experiment.task) if objectives is None else None
-        wait_for_ray()
-        _, room = _sized(experiment, experiment.resources.gpus)
-        check_nodes(experiment, None if remote else root, data)
-        if more_trials or moved:
-            experiment = experiment.with_trials(experiment.search.trials + more_trials)
-            write_atomic(folder / EXPERIMENT, experiment.to_yaml().encode())
-        if data is not None:
-            from kdsearch.tuning.prepare import prepare
+    with contextlib.ExitStack() as held:
+        with RunLock(folder), naming_full_disks(folder), uploading(folder, remote, announce) as upload:
+            wait_for_ray = held.enter_context(pool(experiment.resources, verbose))
+            if upload is not None:  # what was read above may be older
+                experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
+            tidy(folder)
+            data = data_sets.load(experiment.data, experiment.task) if objectives is None else None
+            wait_for_ray()
+            _, room = _sized(experiment, experiment.resources.gpus)
+            check_nodes(experiment, None if remote else root, data)
+            if experiment.search.confirm is not None:
+                check_pool(remote)
+            if more_trials or moved:
+                experiment = experiment.with_trials(experiment.search.trials + more_trials)
+                write_atomic(folder / EXPERIMENT, experiment.to_yaml().encode())
+            if data is not None:
+                from kdsearch.tuning.prepare import prepare
 
-            objectives = prepare(experiment, data, root, announce, remote)
-        if retry_failed:
-            reopen_failed(folder / JOURNAL, END_NOTES)
-        assert objectives is not None
-        return drive(Plan(experiment, folder, room, objectives, upload), watchers, announce, again=True)
+                objectives = prepare(experiment, data, root, announce, remote)
+            if retry_failed:
+                reopen_failed(folder / JOURNAL, END_NOTES)
+            assert objectives is not None
+            results = drive(Plan(experiment, folder, room, objectives, upload), watchers, announce, again=True)
+        return confirm_as_asked(results, experiment, confirming, allow_code=allow_code, verbose=verbose)
+
+
+def _is_to_confirm(folder: Path, experiment: Experiment) -> bool:
+    """Whether the search has ended as it was to, and only its confirmation follows."""
+    return experiment.search.confirm is not None and Results(folder).state == "COMPLETE"
+
+
+def _kept(
+    experiment: Experiment, tries: Sequence[Mapping[str, Scalar]], epoch: Epoch | None, room: int
+) -> dict[str, dict[str, float]]:
+    """What is noted of the part of the budget that is kept for a confirmation. Raises InvalidSetting."""
+    if epoch is None:
+        return {}
+    found = reserve(experiment, tries, epoch, slots=room, gpus=experiment.resources.gpus)
+    found.check(experiment.search)
+    return {"reserve": found.of(experiment.search)}
 
 
 def _sized(experiment: Experiment, gpus: float) -> tuple[Experiment, int]:

@@ -67,7 +67,7 @@ class Workers:
             return
         import ray
 
-        objectives, resources = self._ready(), self._experiment.resources
+        objectives, resources = self.ready(), self._experiment.resources
         gpus = resources.gpus
         task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=gpus, max_retries=resources.max_failures)
         remote = task(work)
@@ -85,26 +85,32 @@ class Workers:
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _ready(self) -> Any:
+    def ready(self) -> Any:
         """Data and teacher in the object store, where all processes of a node map the same memory."""
         if self._objectives is None:
             wait_for_ray = self._held.enter_context(pool(self._experiment.resources, self._verbose))
             self._announce("loading the data")
             data = data_sets.load(self._experiment.data, self._experiment.task)
             wait_for_ray()
-            # Not above: they import ray, for which the pool sets the environment.
+            # Not above: it imports ray, for which the pool sets the environment.
             import ray
 
-            from kdsearch.tuning.nodes import other_nodes
             from kdsearch.tuning.prepare import prepare
 
-            if self._remote is not None and other_nodes():
-                raise RunError(
-                    f"the run lies at {self._remote}, for which this works on one machine and the pool has several: "
-                    "leave the cluster, or copy the run to a folder that all nodes see"
-                )
+            check_pool(self._remote)
             self._objectives = ray.put(prepare(self._experiment, data, self._storage, self._announce, self._remote))
         return self._objectives
+
+
+def check_pool(remote: Remote | None) -> None:
+    """Raise RunError where the run lies at a URL and the pool, which is there by now, has more than one node."""
+    from kdsearch.tuning.nodes import other_nodes  # imports ray, for which the pool sets the environment
+
+    if remote is not None and other_nodes():
+        raise RunError(
+            f"the run lies at {remote}, for which a confirmation works on one machine and the pool has several: "
+            "leave the cluster, or copy the run to a folder that all nodes see"
+        )
 
 
 def _answer(reference: Any, job: Job) -> Done:

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_status_document_is_the_agreed_one(run: Path) -> None:
     status = Results(run).status()
-    assert list(status) == ["run", "state", "metric", "trials"]
+    assert list(status) == ["run", "state", "metric", "trials", "confirmation"]
     assert (status["run"], status["metric"]) == ("my-run", "accuracy")
     assert [list(trial) for trial in status["trials"]] == [STATUS_KEYS] * 6
     states = ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "FAILED", "RUNNING"]
@@ -229,7 +229,13 @@ def _counting(function: Any, calls: list[Any]) -> Any:
 def test_a_run_whose_driver_has_not_begun_its_study_has_no_trials(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     results = Results(tmp_path)
-    assert results.status() == {"run": tmp_path.name, "state": "CRASHED", "metric": None, "trials": []}
+    assert results.status() == {
+        "run": tmp_path.name,
+        "state": "CRASHED",
+        "metric": None,
+        "confirmation": None,
+        "trials": [],
+    }
     assert results.best is None
     assert results.to_dataframe().empty
     with RunLock(tmp_path):
