@@ -214,8 +214,13 @@ def show_comparison(document: Mapping[str, Any]) -> None:
 
 def _go_on(folder: Path) -> str:
     from kdsearch.cli.views import typed_folder
+    from kdsearch.consent import names_code
+    from kdsearch.files import read_yaml
+    from kdsearch.results.storage import COMPARISON
 
-    return f"Go on with:  kdsearch resume {typed_folder(folder)}"
+    entries = read_yaml(folder / COMPARISON).get("entries") or ()
+    flag = " --allow-code" if any(names_code(entry["experiment"]) for entry in entries) else ""
+    return f"Go on with:  kdsearch resume {typed_folder(folder)}{flag}"
 
 
 def _dry_run(found: Comparison) -> None:

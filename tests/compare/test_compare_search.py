@@ -195,3 +195,30 @@ def test_the_command_compares_and_says_what_came_of_it_as_a_document(cli: Cli, t
     refused = cli(*command, "--seed", "3", cwd=tmp_path)
     assert refused.returncode == 2
     assert "give the changed comparison another --name" in refused.stderr
+
+
+def test_seconds_and_states_of_the_labels_are_compared_as_a_person_types_it(cli: Cli, tmp_path: Path) -> None:
+    """A budget of seconds of training for each search, at a tenth and at a fifth of the labels."""
+    done = cli(
+        "compare", "ips", "--data", "digits", "--label-fraction", "0.1,0.2", "--budget", "4s", "--no-controls",
+        "--max-epochs", "1", "--seeds", "2", "--top", "1", "--gpus-per-trial", "0", "--max-concurrent", "1",
+        "--set", "student.arguments.width=0.25", "--name", "small", "--json", cwd=tmp_path, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["state"], document["budget"]) == ("COMPLETE", {"unit": "seconds", "amount": 4.0})
+    cells = [(row["name"], row["label_fraction"]) for row in document["rows"]]
+    assert cells == [("ce", 0.1), ("ips", 0.1), ("ce", 0.2), ("ips", 0.2)]
+    for row in document["rows"]:
+        results = Results(tmp_path / "runs" / "small" / row["run"])
+        assert results.experiment["data"]["label_fraction"] == row["label_fraction"]
+        assert results.why == "the budget of 4 s of training is spent"
+        trained = [trial.seconds for trial in results.trials]
+        assert sum(trained) >= 4 > sum(trained) - max(trained)  # one at a time: it ends with the trial that spends it
+        assert row["seconds"] == pytest.approx(sum(trained))
+    for ips, ce in zip(document["rows"][1::2], document["rows"][0::2], strict=True):
+        tests = [{seed["seed"]: seed["test"] for seed in row["settings"][WINNER]["per_seed"]} for row in (ips, ce)]
+        assert ips["gains"][WINNER]["differences"] == pytest.approx(
+            [tests[0][seed] - tests[1][seed] for seed in (2, 4)]
+        )
+        assert ips["gains"][WINNER]["tests"] == 2
