@@ -53,7 +53,7 @@ def estimate(
     from kdsearch.training.rehearsal import measure, rehearse
     from kdsearch.training.teacher import load_teacher
     from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
-    from kdsearch.tuning.reserve import cost_of_an_epoch, reserve
+    from kdsearch.tuning.reserve import cost_of_an_epoch, reserve, sharing
 
     resources = experiment.resources
     with pool(resources) as wait_for_ray:
@@ -72,6 +72,7 @@ def estimate(
         epoch = cost_of_an_epoch(experiment, trainer, data)
         if not epoch.seconds:  # no limit asks for them, but the person does
             epoch = replace(epoch, seconds=measured.seconds_per_epoch)
+        epoch = epoch if packing is None else sharing(epoch, packing)
         kept = reserve(experiment, tries, epoch, slots=room, gpus=gpus)
         kept.check(experiment.search)
     trials = experiment.search.trials

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kdsearch import methods
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
+    from kdsearch.results.packing import KindDocument, PackingDocument
     from kdsearch.settings import Scalar, SearchSettings
     from kdsearch.training.trainer import Trainer
 
@@ -168,6 +169,18 @@ def images_of_an_epoch(experiment: Experiment, trainer: Trainer) -> int:
     if "batch_size" in experiment.dimensions or len(experiment.methods) > 1:
         return round(((steps + 1) * batch - 1) * forwards)
     return round(steps * batch * forwards)
+
+
+def sharing(epoch: Epoch, packing: PackingDocument) -> Epoch:
+    """What an epoch costs where as many share a GPU as were found to be worth it: it takes longer than alone."""
+    return replace(epoch, seconds=epoch.seconds * max(map(_slowdown, packing["kinds"]), default=1.0))
+
+
+def _slowdown(kind: KindDocument) -> float:
+    """How many times longer a step takes beside its neighbours; 1 where that was not measured."""
+    rates = {level["copies"]: level["rate"] for level in kind["levels"]}
+    alone, together = rates.get(1), rates.get(kind["copies"])
+    return kind["copies"] * alone / together if alone and together else 1.0
 
 
 def _seconds(experiment: Experiment, data: DataSet) -> float:

@@ -22,7 +22,7 @@ from kdsearch.tuning.nodes import check_nodes
 from kdsearch.tuning.plan import Plan
 from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
 from kdsearch.tuning.record import END_NOTES, JOURNAL
-from kdsearch.tuning.reserve import Epoch, cost_of_an_epoch, reserve
+from kdsearch.tuning.reserve import Epoch, cost_of_an_epoch, reserve, sharing
 from kdsearch.tuning.trials import memories
 from kdsearch.tuning.uploading import uploading
 from kdsearch.tuning.workers import check_pool
@@ -110,7 +110,7 @@ def search(
 
             packing = find_packing(resources, objectives, tries, root, announce)
             experiment, room = _sized(experiment, packing["gpus_per_trial"])
-            kept = _kept(experiment, tries, epoch, room)
+            kept = _kept(experiment, tries, None if epoch is None else sharing(epoch, packing), room)
         before = {"tries": [dict(setting) for setting in tries], "warm_start": known} | kept
         with (
             naming_full_disks(folder),

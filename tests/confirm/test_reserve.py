@@ -13,7 +13,7 @@ from kdsearch.errors import InvalidSetting, UserError
 from kdsearch.experiment import Experiment
 from kdsearch.settings import SearchSettings
 from kdsearch.training.trainer import Trainer
-from kdsearch.tuning.reserve import Epoch, Trainings, images_of_an_epoch, reserve, trainings, within
+from kdsearch.tuning.reserve import Epoch, Trainings, images_of_an_epoch, reserve, sharing, trainings, within
 
 
 def experiment(method: str = "ips", **search: Any) -> Experiment:
@@ -135,3 +135,19 @@ def test_in_a_chain_it_is_refused_and_a_comparison_confirms_in_its_own_way() -> 
         unit="images", amount=10_000, controls=False,
     )  # fmt: skip
     assert {entry.experiment.search.confirm for entry in found.entries} == {None}
+
+
+def test_beside_others_on_a_gpu_an_epoch_takes_as_much_longer_as_was_measured() -> None:
+    """Alone 10 steps a second; of four together 4 each: 2.5 times as long. Of two kinds of GPU the slower counts."""
+
+    def kind(rates: dict[int, float | None], copies: int) -> Any:
+        return {"copies": copies, "levels": [{"copies": count, "rate": rate} for count, rate in rates.items()]}
+
+    epoch, fast = Epoch(images=256, seconds=8.0), kind({1: 10.0, 2: 15.0, 4: 16.0, 8: None}, 4)
+    document: Any = {"kinds": [kind({1: 10.0, 2: 19.0}, 1), fast]}
+    assert sharing(epoch, document) == Epoch(256, 20.0)
+    assert (
+        sharing(epoch, {**document, "kinds": [kind({4: 16.0}, 4)]})
+        == sharing(epoch, {**document, "kinds": []})
+        == epoch
+    )

@@ -181,6 +181,7 @@ def test_the_state_holds_what_the_confirmation_has_found(whole: Path) -> None:
     assert facts["confirmation"]["settings"]["winner"]["test"] == winner["test"]
 
 
+@pytest.mark.slow
 def test_ended_in_the_search_and_in_the_confirmation_it_ends_as_one_that_was_not(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert search(experiment(), storage=tmp_path, watchers=[CtrlC(3)]).state == "INTERRUPTED"
