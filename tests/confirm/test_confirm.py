@@ -362,7 +362,8 @@ def test_the_command_shows_what_was_found_and_json_is_the_document(
     document = stored(confirmed)
     winner = document["settings"]["winner"]
     mean, low, high = (f"{winner['test'][name]:.4f}" for name in ("mean", "low", "high"))
-    assert re.search(rf"^winner +{winner['trial']} +{mean} +{low} to {high} ", out, re.M)
+    searched = f"{winner['search']:.4f}"
+    assert re.search(rf"^winner +{winner['trial']} +{searched} +{mean} +{low} to {high} ", out, re.M)
     for sentence in ("Optimism of the search: ", "accuracy per class, the hardest first:", "The test split was read "):
         assert sentence in out
     out, err, code = typed("confirm", str(folder), "--top", "2", "--seeds", "2", "--json")
