@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,6 +89,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if NO_SKIPS:
         hypothesis.settings.load_profile("verdict")
     config.addinivalue_line("markers", "needs_gpu: skipped where torch sees no GPU, in continuous integration too")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, each file whole.
+
+    Files are tested two at a time, in the order of the collection (`--no-loadscope-reorder`): were a long one the last,
+    one process would wait for the other.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
