@@ -159,7 +159,10 @@ def test_links_inside_a_run_and_a_storage_that_is_one_are_no_reason(tmp_path: Pa
     (run / "latest").symlink_to("trials")
     (run / "round").symlink_to(run)
     (tmp_path / "runs").symlink_to(tmp_path / "disk")
-    refuse_links(tmp_path / "runs" / "mine")
+    refuse_links(tmp_path / "runs" / "mine")  # raises nothing
+    (run / "out").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="leads out of the run's folder"):
+        refuse_links(tmp_path / "runs" / "mine")
 
 
 def safetensors(header: dict[str, Any], data: bytes, length: int | None = None) -> bytes:

@@ -98,14 +98,15 @@ def test_a_database_follows_while_the_search_goes_on(url: str, tmp_path: Path) -
     begun(books)
     books.told(0, Report(1, 0.4))
 
-    def seen() -> bool:
+    def seen() -> list[tuple[TrialState, dict[int, float]]]:
         try:
             trials = optuna.load_study(study_name="run", storage=url).trials
         except (KeyError, optuna.exceptions.StorageInternalError):
-            return False
-        return [(t.state, t.intermediate_values) for t in trials] == [(TrialState.RUNNING, {1: 0.4})]
+            return []
+        return [(trial.state, trial.intermediate_values) for trial in trials if trial.intermediate_values]
 
-    wait_for(seen)
+    wait_for(lambda: bool(seen()))
+    assert seen() == [(TrialState.RUNNING, {1: 0.4})]
     kept.close()
 
 
