@@ -17,6 +17,8 @@ import pytest
 # Read when torch and numpy are first imported: two cores with two threads each are slower than with one.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# Ray gives trials a low priority: beside the other half of the tests, on the same cores, they would hardly start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -133,7 +133,7 @@ def job(tmp_path: Path) -> Iterator[Start]:
 
 def untouched(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what `import ray` leaves in the environment of this process: it would forbid clusters of two nodes."""
-    kept = ("RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED")
+    kept = ("RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness")
     return {
         name: value for name, value in environment.items() if name in kept or not name.startswith(("RAY_", "SLURM_"))
     }
