@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_a_search_on_drawn_scenes_leaves_a_student_that_reproduces_its_precision(cli: Cli, tmp_path: Path) -> None:
-    """The built-in search, cut down: two trials of two epochs on 64 scenes."""
+    """The built-in search, cut down: two trials of two epochs on 32 scenes."""
     searched = cli(
-        "search", "ips", "--task", "detection", "--trials", "2", "--max-epochs", "2", "--set", "data.samples=64",
+        "search", "ips", "--task", "detection", "--trials", "2", "--max-epochs", "2", "--set", "data.samples=32",
         "--set", "student.arguments.width=8", "--name", "run", cwd=tmp_path,
     )  # fmt: skip
     assert searched.returncode == 0, searched.stderr

@@ -122,6 +122,10 @@ def test_nothing_below_tuning_brings_in_ray() -> None:
     assert_imports_without(below, {"ray"})
 
 
+def test_processes_of_trials_bring_in_neither_optuna_nor_the_books() -> None:
+    assert_imports_without(["kdsearch.tuning.trainable", "kdsearch.tuning.objective"], {"optuna", "torch"})
+
+
 def test_results_need_neither_ray_nor_torch_nor_optuna() -> None:
     names = [name for name in modules() if part_of(name) in ("results", "__init__")]
     assert_imports_without(names, {"ray", "torch", "optuna"})

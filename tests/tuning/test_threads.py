@@ -64,6 +64,7 @@ def test_each_process_computes_with_as_many_threads_as_a_trial_has_cpus(four_cpu
     sections: dict[str, Any] = {
         "method": "ips",
         "student": "resnet8",
+        "data": {"name": "digits", "label_fraction": 0.1},
         "name": "run",
         "space": {},
         "training": {"epochs": 1},
