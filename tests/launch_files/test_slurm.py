@@ -20,6 +20,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sh"
 PROGRAMS = Path(sys.executable).parent
+SMALL = ("--trials", "2", "--max-epochs", "1", "--set", "data.label_fraction=0.2")
 
 # Slurm would run it on the node that it names; here every node is this machine.
 SRUN = """#!/bin/sh
@@ -177,7 +178,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_job_searches_on_all_its_nodes_and_leaves_nothing_running(job: Start, tmp_path: Path) -> None:
-    started = job("search", "ips", "--trials", "2", "--max-epochs", "3", "--name", "small")
+    started = job("search", "ips", *SMALL, "--name", "small")
     output = started.wait(150)
     assert started.process.returncode == 0, output
     shown = status(tmp_path, "small")
@@ -194,7 +195,7 @@ def test_a_job_searches_on_all_its_nodes_and_leaves_nothing_running(job: Start, 
 
 @pytest.mark.slow
 def test_trials_that_share_gpus_do_so_through_mps_which_ends_with_the_job(job: Start, tmp_path: Path) -> None:
-    line = ("search", "ips", "--trials", "2", "--max-epochs", "3", "--name", "shared", "--gpus-per-trial", "0.5")
+    line = ("search", "ips", *SMALL, "--name", "shared", "--gpus-per-trial", "0.5")
     number = str(free_port() - 20000)
     gpus = {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "3,5", "SLURM_JOB_ID": number}
     started = job(*line, "--cpus-per-trial", "0.5", **gpus)
