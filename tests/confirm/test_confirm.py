@@ -390,7 +390,7 @@ def test_tables_fit_a_narrow_terminal(confirmed: Path, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: Path, tmp_path: Path, cli: Cli) -> None:
     folder = copied(searched, tmp_path / "runs")
-    text = (folder / "experiment.yaml").read_text().replace("epochs: 2", "epochs: 12")
+    text = (folder / "experiment.yaml").read_text().replace("epochs: 2", "epochs: 20")
     (folder / "experiment.yaml").write_text(text)
     command = [str(Path(sys.executable).with_name("kdsearch")), "confirm", "run", "--top", "1", "--seeds", "2"]
     process = subprocess.Popen(
