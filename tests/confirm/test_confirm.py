@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
+import yaml
 from safetensors.torch import load_file
 
 from kdsearch import data as data_sets
@@ -390,8 +391,9 @@ def test_tables_fit_a_narrow_terminal(confirmed: Path, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: Path, tmp_path: Path, cli: Cli) -> None:
     folder = copied(searched, tmp_path / "runs")
-    text = (folder / "experiment.yaml").read_text().replace("epochs: 2", "epochs: 20")
-    (folder / "experiment.yaml").write_text(text)
+    experiment = yaml.safe_load((folder / "experiment.yaml").read_text())
+    experiment["training"] |= {"epochs": 20, "checkpoint_seconds": 0}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     command = [str(Path(sys.executable).with_name("kdsearch")), "confirm", "run", "--top", "1", "--seeds", "2"]
     process = subprocess.Popen(
         command,
