@@ -34,6 +34,7 @@ from kdsearch.settings import (
     Value,
 )
 from kdsearch.spaces import override, read_settings, read_space
+from kdsearch.students import STUDENT, refuse_several
 from kdsearch.wording import explained
 
 SCRATCH, DIRECT = "scratch", "direct"
@@ -225,7 +226,13 @@ class Chain(Settings):
             resources=self.resources,
             **sections,
         )
-        return experiment if generation.hyperparameters is None else experiment.fixed(generation.hyperparameters)
+        if generation.hyperparameters is not None:
+            if STUDENT in generation.hyperparameters:
+                why = "is another way to name the network of a generation: leave it out there"
+                raise InvalidSetting("hyperparameters.student", generation.hyperparameters[STUDENT], why)
+            experiment = experiment.fixed(generation.hyperparameters)
+        refuse_several(experiment.students, experiment.search, "a generation of a chain")
+        return experiment
 
     def _from_scratch(self, last: Step) -> Step:
         """The last student, searched as the last generation is, with every distillation weight 0."""

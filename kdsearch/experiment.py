@@ -11,12 +11,13 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ValidationError, field_serializer, field_validator, model_validator
 
-from kdsearch import auto, consistency, methods, tasks
+from kdsearch import auto, consistency, methods, students, tasks
 from kdsearch.anchoring import anchored
 from kdsearch.auto import AUTO, METHOD
 from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.files import read_yaml as read_yaml
+from kdsearch.models.names import parse_network
 from kdsearch.settings import (
     AugmentationSettings,
     Choices,
@@ -37,6 +38,7 @@ from kdsearch.space import Dimension, Hyperparameter, check_space, hyperparamete
 from kdsearch.spaces import find_space as find_space
 from kdsearch.spaces import override, read_space, shipped_space
 from kdsearch.spaces import read_settings as read_settings
+from kdsearch.students import STUDENT
 from kdsearch.wording import explained, section_of
 
 Hyperparameters = Mapping[str, Scalar]
@@ -62,7 +64,8 @@ class Experiment(Settings):
     in a file) has its defaults; a task that is left out is the method's first, and data and student then are those that
     come with it. A space that is left out is the one that ships with the method. What the training
     section leaves out of the method's published training has the paper's value. Method `auto` is all methods of the
-    task, one of which each setting names (`kdsearch.auto`). Raises UserError for whatever does not fit.
+    task, one of which each setting names (`kdsearch.auto`); so does a list of students (`kdsearch.students`). Raises
+    UserError for whatever does not fit.
     """
 
     method: str
@@ -82,7 +85,7 @@ class Experiment(Settings):
     def __init__(self, /, **sections: Any) -> None:
         given = {key: value for key, value in sections.items() if value is not None or key == "space"}
         try:
-            super().__init__(**given)
+            super().__init__(**students.unfolded(given))
         except ValidationError as error:
             raise explained(error, Experiment, elsewhere=_keys(given.get("method"))) from None
 
@@ -100,10 +103,13 @@ class Experiment(Settings):
         given = overrides or {}
         if content.get("method") == AUTO and "space" not in content:
             content["space"] = auto.shipped(str(given.get("task") or content.get("task") or "classification"))
+        if "student.name" in given and isinstance(content.get("space"), dict):  # it takes the place of the file's
+            content["space"] = students.without(content["space"])
         for key, value in given.items():
             override(content, key, value, named=_NAMED)
         if not allow_code:
-            typed = [value for value in given.values() if isinstance(value, str)]
+            values = [one for value in given.values() for one in (value if isinstance(value, list) else [value])]
+            typed = [name for one in values if isinstance(one, str) for name in (one, parse_network(one)["name"])]
             refuse_code(content, name_or_path, [name_or_path, *typed])
         return cls(**content)
 
@@ -150,7 +156,12 @@ class Experiment(Settings):
             raise InvalidSetting("task", self.task, f"method {self.method!r} is for {', '.join(method.tasks)}")
         space = self.space if "space" in self.model_fields_set else read_entries(shipped_space(self.method))
         # From here on it is frozen: values in their own types, the paper's where nothing else is said.
-        object.__setattr__(self, "space", FrozenDict(check_space(space, method)))
+        checked = check_space(students.without(space), method)
+        if STUDENT in space:
+            given = self.student if "student" in self.model_fields_set else None
+            object.__setattr__(self, "student", students.first_of(space[STUDENT], given))
+            checked = {STUDENT: space[STUDENT], **checked}
+        object.__setattr__(self, "space", FrozenDict(checked))
         object.__setattr__(self, "training", _with_paper(self.training, method, self.constants.get("optimizer")))
         consistency.check(self)
         return self
@@ -190,9 +201,32 @@ class Experiment(Settings):
         return any(methods.find(name).needs_teacher for name in self.methods)
 
     @property
+    def students(self) -> tuple[str, ...]:
+        """The students that a setting chooses among, by the names that it uses; none where there is one student."""
+        entry = self.space.get(STUDENT)
+        return tuple(str(choice) for choice in entry.choices) if isinstance(entry, Choices) else ()
+
+    @property
+    def networks(self) -> list[NetworkSettings]:
+        """Every network that is built: the students and the teacher."""
+        own = [students.network(self.student, name) for name in self.students] or [self.student]
+        return own if self.teacher is None else [*own, self.teacher]
+
+    @property
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         """Every name that its space may contain."""
-        return auto.known_of(self.methods) if self.method == AUTO else hyperparameters_of(self.method_class)
+        if self.method == AUTO:
+            return auto.known_of(self.methods)
+        known = hyperparameters_of(self.method_class)
+        return known | {STUDENT: students.HYPERPARAMETER} if self.students else known
+
+    def with_students(self, *names: str) -> Experiment:
+        """The same experiment with these students to choose among; with a single one it is not chosen."""
+        update: dict[str, Any] = {"student": students.network(self.student, names[0])}
+        update["space"] = FrozenDict(students.without(self.space))
+        if len(names) > 1:
+            update["space"] = FrozenDict({STUDENT: Choices(choices=names), **update["space"]})
+        return self.model_copy(update=update)
 
     def of_method(self, name: str) -> Experiment:
         """Of several methods: the experiment of one of them, its hyperparameters under their own names."""
@@ -203,10 +237,13 @@ class Experiment(Settings):
         return Experiment(**content)
 
     def of(self, setting: Hyperparameters) -> tuple[Experiment, dict[str, Scalar]]:
-        """The experiment of the method that a setting names, and the setting in that method's own names.
+        """The experiment of the method or the student that a setting names, and the setting in that one's own names.
 
-        Of one method: itself, and the setting. Raises UserError for one that names no method, or holds another's.
+        Of one method and student: itself, and the setting. Raises UserError for one that names no method, or holds
+        another's, and for a student that is not among those to choose.
         """
+        if self.students:
+            return self.with_students(students.chosen(self.students, setting.get(STUDENT))), students.without(setting)
         if self.method != AUTO:
             return self, dict(setting)
         method = setting.get(METHOD)
@@ -231,8 +268,12 @@ class Experiment(Settings):
     def fixed(self, hyperparameters: Hyperparameters) -> Experiment:
         """The same experiment with these hyperparameters as constants of the space.
 
-        Those that a search over several methods found name theirs: the experiment is then of that method.
+        Those that a search over several methods or students found name theirs: the experiment is then of that one.
         """
+        if STUDENT in hyperparameters:
+            name = hyperparameters[STUDENT]
+            student = students.chosen(self.students, name) if self.students else str(name)
+            return self.with_students(student).fixed(students.without(hyperparameters))
         if METHOD in hyperparameters:
             method = str(hyperparameters[METHOD])
             if self.method not in (AUTO, method):
@@ -247,7 +288,11 @@ class Experiment(Settings):
 
     def anchored(self) -> Experiment:
         """The same experiment with every path of a person's made absolute: it holds from any folder."""
-        return self.model_copy(update=anchored(self.method, self.data, self.student, self.teacher))
+        places = anchored(self.method, self.data, self.student, self.teacher)
+        if self.students:
+            choices = Choices(choices=tuple(students.anchored(name) for name in self.students))
+            places["space"] = FrozenDict({**self.space, STUDENT: choices})
+        return self.model_copy(update=places)
 
     def revalidated(self) -> Experiment:
         """A copy that went through every check again (`model_copy` does none)."""
@@ -263,7 +308,7 @@ class Experiment(Settings):
         to the data set is left out, so that trial 0 is augmented as the data set recommends. What the space holds
         constant stays.
         """
-        if self.method == AUTO:
+        if self.method == AUTO or self.students:
             return self.papers()[0]
         method = self.method_class
         names = {*self.dimensions, *method.paper_training}
@@ -282,7 +327,9 @@ class Experiment(Settings):
         return self.paper() | self.method_class.control()
 
     def papers(self) -> list[dict[str, Scalar]]:
-        """The published setting of each method."""
+        """The published setting of each method, or with each student."""
+        if self.students:
+            return [{STUDENT: name, **self.with_students(name).paper()} for name in self.students]
         if self.method != AUTO:
             return [self.paper()]
         return [auto.spread(name, self.of_method(name).paper()) for name in self.methods]
@@ -299,7 +346,7 @@ class Experiment(Settings):
 
         Raises UnknownName or InvalidSetting for a name or a value that does not fit.
         """
-        if self.method == AUTO:
+        if self.method == AUTO or self.students:
             concrete, own = self.of(hyperparameters)
             return concrete.resolve(own)
         known = hyperparameters_of(self.method_class)

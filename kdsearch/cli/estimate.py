@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdsearch.cli.output import duration, say
+from kdsearch.results.students import milliseconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.results.packing import PackingDocument
+    from kdsearch.results.students import MeasuredStudent
     from kdsearch.training.rehearsal import Rehearsal
 
 
@@ -30,6 +32,8 @@ class Estimate:
     gpus_per_trial: float
     packing: PackingDocument | None = None
     """How many trials share a GPU, where they do or it was asked."""
+    students: tuple[MeasuredStudent, ...] = ()
+    """What each costs, where there are several or limits."""
 
     def seconds(self, epochs: int) -> float:
         return epochs * self.rehearsal.seconds_per_epoch / self.slots
@@ -41,6 +45,7 @@ def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
     How trials share a GPU is taken from what earlier searches measured in this storage, or measured now.
     """
     from kdsearch import data as data_sets
+    from kdsearch.training.limits import within_limits
     from kdsearch.training.rehearsal import measure, rehearse
     from kdsearch.training.teacher import load_teacher
     from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
@@ -48,6 +53,7 @@ def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
     resources = experiment.resources
     with pool(resources) as wait_for_ray:
         data = data_sets.load(experiment.data, experiment.task)
+        experiment, students = within_limits(experiment, data, lambda sentence: None)
         rehearse(experiment, data)
         teacher = load_teacher(experiment, data) if experiment.needs_teacher else None
         wait_for_ray()
@@ -68,6 +74,7 @@ def estimate(experiment: Experiment, storage: Path | None = None) -> Estimate:
         disk_bytes=disk + trials * 50_000,
         gpus_per_trial=gpus,
         packing=packing,
+        students=tuple(students["students"]) if students is not None else (),
     )
 
 
@@ -95,11 +102,18 @@ def _fewest_epochs(experiment: Experiment) -> int:
 def show_estimate(experiment: Experiment, found: Estimate) -> None:
     """The estimate in a few lines."""
     measured = found.rehearsal
-    say(f"{experiment.method} · {experiment.student.name} · {experiment.data.name}: everything fits", "bold")
-    say(f"student     {measured.parameters:,} parameters")
+    several = [student["name"] for student in found.students if student["refused"] is None]
+    name = ", ".join(several) or experiment.student.name
+    say(f"{experiment.method} · {name} · {experiment.data.name}: everything fits", "bold")
+    for student in found.students:
+        costs = f"{student['parameters']:,} parameters, {milliseconds(student['latency'])}"
+        say(f"student     {student['name']}: {student['refused'] or costs}")
+    if not found.students:
+        say(f"student     {measured.parameters:,} parameters")
     trials = f"trials      {experiment.search.trials}, {found.slots} at a time"
     say(f"{trials}, {found.epochs_low:,} to {found.epochs_high:,} epochs ({experiment.search.scheduler})")
-    say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine")
+    slowest = ", of the slowest student" if len(several) > 1 else ""
+    say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine{slowest}")
     low, high = found.seconds(found.epochs_low), found.seconds(found.epochs_high)
     say(f"time        {duration(low)} to {duration(high)}, start-up and the teacher's training apart")
     gpus = found.gpus_per_trial

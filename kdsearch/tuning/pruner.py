@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import optuna
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kdsearch.settings import SearchSettings
 
@@ -71,6 +71,32 @@ class ASHA:
         part = place - index
         # As numpy does it: the result is never beyond the nearer of the two, so that ties stay ties.
         return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+
+
+class Apart:
+    """A pruner for each group of trials: they are judged among those of their own.
+
+    Args:
+        make: makes the pruner of a group.
+        group: the group of a trial, by its number.
+    """
+
+    def __init__(self, make: Callable[[], Pruner], group: Callable[[int], object]) -> None:
+        self._make = make
+        self._group = group
+        self._pruners: dict[object, Pruner] = {}
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        return self._own(number).stops(number, trial_id, epoch, value)
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        self._own(number).learn(number, epoch, value)
+
+    def _own(self, number: int) -> Pruner:
+        group = self._group(number)
+        if group not in self._pruners:
+            self._pruners[group] = self._make()
+        return self._pruners[group]
 
 
 class OptunaPruner:

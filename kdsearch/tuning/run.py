@@ -12,6 +12,8 @@ from kdsearch.results import Results, RunLock
 from kdsearch.results.copies import home_of
 from kdsearch.results.links import refuse_links
 from kdsearch.results.packing import write_packing
+from kdsearch.results.students import write_students
+from kdsearch.students import in_setting
 from kdsearch.tuning.driving import drive
 from kdsearch.tuning.folder import EXPERIMENT, created, naming_full_disks, new_folder, tidy
 from kdsearch.tuning.journal import reopen_failed
@@ -65,19 +67,24 @@ def search(
     remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
     for setting in tries:
         experiment.resolve(setting)
-    known = memories(Results(warm_start), experiment) if warm_start is not None else []
+    known = memories(Results(warm_start), experiment.anchored()) if warm_start is not None else []
     with pool(experiment.resources, verbose) as wait_for_ray:
-        data = None
+        data = students = None
         if objectives is None:
+            from kdsearch.training.limits import within_limits
             from kdsearch.training.rehearsal import rehearse
 
             announce("checking data and networks")
             data = data_sets.load(experiment.data, experiment.task)
+            experiment, students = within_limits(experiment, data, announce)
+            for setting in tries:
+                experiment.resolve(setting)
             rehearse(experiment, data)
         wait_for_ray()
         resources = experiment.resources
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
         experiment = experiment.anchored().model_copy(update={"name": folder.name})
+        tries = [in_setting(setting) for setting in tries]
         experiment, room = _sized(experiment, gpus_per_trial(resources))
         check_nodes(experiment, None if remote else root, data)
         if objectives is None:
@@ -100,6 +107,8 @@ def search(
         ):
             if packing is not None:
                 write_packing(folder, packing)
+            if students is not None:
+                write_students(folder, students)
             return drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
 
 

@@ -20,7 +20,7 @@ LAYERS = (
     {"settings", "objective"},
     {"data", "models", "results"},
     {"tasks", "methods"},
-    {"space", "spaces", "consent", "anchoring", "consistency", "experiment", "chain", "comparison", "auto"},
+    {"space", "spaces", "consent", "anchoring", "consistency", "experiment", "chain", "comparison", "auto", "students"},
     {"training"},
     {"tuning"},
     {"cli", "__init__", "__main__"},
