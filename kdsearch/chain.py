@@ -34,7 +34,7 @@ from kdsearch.settings import (
     Value,
 )
 from kdsearch.spaces import override, read_settings, read_space
-from kdsearch.students import STUDENT, refuse_several
+from kdsearch.students import with_one_student
 from kdsearch.wording import explained
 
 SCRATCH, DIRECT = "scratch", "direct"
@@ -226,13 +226,7 @@ class Chain(Settings):
             resources=self.resources,
             **sections,
         )
-        if generation.hyperparameters is not None:
-            if STUDENT in generation.hyperparameters:
-                why = "is another way to name the network of a generation: leave it out there"
-                raise InvalidSetting("hyperparameters.student", generation.hyperparameters[STUDENT], why)
-            experiment = experiment.fixed(generation.hyperparameters)
-        refuse_several(experiment.students, experiment.search, "a generation of a chain")
-        return experiment
+        return with_one_student(experiment, generation.hyperparameters, "a generation of a chain")
 
     def _from_scratch(self, last: Step) -> Step:
         """The last student, searched as the last generation is, with every distillation weight 0."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, ValidationError, field_serializer, field_validator, model_validator
 
 from kdsearch import auto, consistency, methods, students, tasks
 from kdsearch.anchoring import anchored
@@ -17,7 +16,6 @@ from kdsearch.auto import AUTO, METHOD
 from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.files import read_yaml as read_yaml
-from kdsearch.models.names import parse_network
 from kdsearch.settings import (
     AugmentationSettings,
     Choices,
@@ -39,22 +37,12 @@ from kdsearch.spaces import find_space as find_space
 from kdsearch.spaces import override, read_space, shipped_space
 from kdsearch.spaces import read_settings as read_settings
 from kdsearch.students import STUDENT
+from kdsearch.trial_settings import TrialSettings, trial_settings, with_paper
 from kdsearch.wording import explained, section_of
 
 Hyperparameters = Mapping[str, Scalar]
-Model = TypeVar("Model", bound=BaseModel)
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class TrialSettings:
-    """One trial's hyperparameters, put where they belong."""
-
-    method: Any
-    """An instance of the method's `Hyperparameters`."""
-    training: TrainingSettings
-    augmentation: AugmentationSettings
 
 
 class Experiment(Settings):
@@ -62,10 +50,9 @@ class Experiment(Settings):
 
     Sections are given as objects, as mappings, or, where they have one, by their name; one that is left out (or empty,
     in a file) has its defaults; a task that is left out is the method's first, and data and student then are those that
-    come with it. A space that is left out is the one that ships with the method. What the training
-    section leaves out of the method's published training has the paper's value. Method `auto` is all methods of the
-    task, one of which each setting names (`kdsearch.auto`); so does a list of students (`kdsearch.students`). Raises
-    UserError for whatever does not fit.
+    come with it. A space that is left out is the one that ships with the method. What the training section leaves out
+    of the method's published training has the paper's value. Method `auto` is all methods of the task, one of which
+    each setting names (`kdsearch.auto`); so it is with a list of students (`kdsearch.students`). Raises UserError.
     """
 
     method: str
@@ -108,9 +95,7 @@ class Experiment(Settings):
         for key, value in given.items():
             override(content, key, value, named=_NAMED)
         if not allow_code:
-            values = [one for value in given.values() for one in (value if isinstance(value, list) else [value])]
-            typed = [name for one in values if isinstance(one, str) for name in (one, parse_network(one)["name"])]
-            refuse_code(content, name_or_path, [name_or_path, *typed])
+            refuse_code(content, name_or_path, [name_or_path, *students.typed(given.values())])
         return cls(**content)
 
     @field_validator("name")
@@ -162,7 +147,7 @@ class Experiment(Settings):
             object.__setattr__(self, "student", students.first_of(space[STUDENT], given))
             checked = {STUDENT: space[STUDENT], **checked}
         object.__setattr__(self, "space", FrozenDict(checked))
-        object.__setattr__(self, "training", _with_paper(self.training, method, self.constants.get("optimizer")))
+        object.__setattr__(self, "training", with_paper(self.training, method, self.constants.get("optimizer")))
         consistency.check(self)
         return self
 
@@ -222,11 +207,9 @@ class Experiment(Settings):
 
     def with_students(self, *names: str) -> Experiment:
         """The same experiment with these students to choose among; with a single one it is not chosen."""
-        update: dict[str, Any] = {"student": students.network(self.student, names[0])}
-        update["space"] = FrozenDict(students.without(self.space))
-        if len(names) > 1:
-            update["space"] = FrozenDict({STUDENT: Choices(choices=names), **update["space"]})
-        return self.model_copy(update=update)
+        choice = {STUDENT: Choices(choices=names)} if len(names) > 1 else {}
+        space = FrozenDict({**choice, **students.without(self.space)})
+        return self.model_copy(update={"student": students.network(self.student, names[0]), "space": space})
 
     def of_method(self, name: str) -> Experiment:
         """Of several methods: the experiment of one of them, its hyperparameters under their own names."""
@@ -237,10 +220,9 @@ class Experiment(Settings):
         return Experiment(**content)
 
     def of(self, setting: Hyperparameters) -> tuple[Experiment, dict[str, Scalar]]:
-        """The experiment of the method or the student that a setting names, and the setting in that one's own names.
+        """The experiment of the method or student that a setting names, and the setting in that one's own names.
 
-        Of one method and student: itself, and the setting. Raises UserError for one that names no method, or holds
-        another's, and for a student that is not among those to choose.
+        Of one method and student: itself, and the setting. Raises UserError for none of these, or what is another's.
         """
         if self.students:
             return self.with_students(students.chosen(self.students, setting.get(STUDENT))), students.without(setting)
@@ -271,9 +253,9 @@ class Experiment(Settings):
         Those that a search over several methods or students found name theirs: the experiment is then of that one.
         """
         if STUDENT in hyperparameters:
-            name = hyperparameters[STUDENT]
-            student = students.chosen(self.students, name) if self.students else str(name)
-            return self.with_students(student).fixed(students.without(hyperparameters))
+            name = str(hyperparameters[STUDENT])
+            own = self.with_students(students.chosen(self.students or [name], name))
+            return own.fixed(students.without(hyperparameters))
         if METHOD in hyperparameters:
             method = str(hyperparameters[METHOD])
             if self.method not in (AUTO, method):
@@ -288,11 +270,8 @@ class Experiment(Settings):
 
     def anchored(self) -> Experiment:
         """The same experiment with every path of a person's made absolute: it holds from any folder."""
-        places = anchored(self.method, self.data, self.student, self.teacher)
-        if self.students:
-            choices = Choices(choices=tuple(students.anchored(name) for name in self.students))
-            places["space"] = FrozenDict({**self.space, STUDENT: choices})
-        return self.model_copy(update=places)
+        own = self.with_students(*map(students.anchored, self.students)) if self.students else self
+        return own.model_copy(update=anchored(self.method, self.data, own.student, self.teacher))
 
     def revalidated(self) -> Experiment:
         """A copy that went through every check again (`model_copy` does none)."""
@@ -349,19 +328,8 @@ class Experiment(Settings):
         if self.method == AUTO or self.students:
             concrete, own = self.of(hyperparameters)
             return concrete.resolve(own)
-        known = hyperparameters_of(self.method_class)
-        parts: dict[str, dict[str, Scalar]] = {"method": {}, "training": {}, "augmentation": {}}
-        for name, value in {**self.constants, **hyperparameters}.items():
-            if name not in known:
-                raise UnknownName(f"hyperparameter of method {self.method!r}", name, known)
-            parts[known[name].section][name] = known[name].value(value, name)
-        return TrialSettings(
-            method=_built(self.method_class.Hyperparameters, parts["method"], self.method),
-            training=_built(TrainingSettings, self.training.model_dump() | parts["training"], "training"),
-            augmentation=_built(
-                AugmentationSettings, self.augmentation.model_dump() | parts["augmentation"], "augmentation"
-            ),
-        )
+        given = {**self.constants, **hyperparameters}
+        return trial_settings(self.method_class, self.training, self.augmentation, given)
 
     def to_yaml(self) -> str:
         """The experiment as a file that `load` reads back to an equal object."""
@@ -379,19 +347,3 @@ def _keys(method: Any) -> Iterator[str]:
         yield from (f"{key}.{name}" for name in (section.model_fields if section else ()))
     with suppress(UserError):
         yield from (f"space.{name}" for name in hyperparameters_of(methods.find(str(method))))
-
-
-def _with_paper(training: TrainingSettings, method: type[methods.Method], optimizer: Scalar | None) -> TrainingSettings:
-    """The training section, with the paper's values for what it leaves out, where the optimiser is the paper's."""
-    given = training.model_dump(include=training.model_fields_set)
-    paper = dict(method.paper_training)
-    chosen = optimizer or given.get("optimizer") or paper.get("optimizer")
-    return _built(TrainingSettings, given if chosen != paper.get("optimizer") else paper | given, "training")
-
-
-def _built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """An instance of the model. Raises UserError with `where` in front of the names."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise explained(error, model, (where,)) from None

@@ -22,7 +22,8 @@ from kdsearch.spaces import shipped_space
 from kdsearch.wording import Shown
 
 if TYPE_CHECKING:
-    from kdsearch.settings import SearchSettings
+    from kdsearch.experiment import Experiment
+    from kdsearch.settings import Scalar, SearchSettings
 
 STUDENT = "student"
 """The hyperparameter that names the student."""
@@ -54,7 +55,7 @@ def unfolded(sections: Mapping[str, Any]) -> dict[str, Any]:
     if names is None:
         return dict(sections)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise InvalidSetting(STUDENT, Shown(names), "list names of networks, such as [resnet20, mobilenetv2_050]")
+        raise InvalidSetting(STUDENT, Shown(names), "list names of networks, [resnet20, my.py:net]")
     section = sections[STUDENT]
     common = {key: value for key, value in section.items() if value} if isinstance(section, Mapping) else {}
     for key in ("weights", "arguments"):
@@ -149,7 +150,7 @@ def chosen(names: Sequence[str], name: object) -> str:
     for each in names:
         if name in (each, label(each)) or anchored(each) == anchored(str(name)):
             return each
-    raise InvalidSetting(STUDENT, Shown(name), f"is none of the students of this search: {', '.join(names)}")
+    raise InvalidSetting(STUDENT, Shown(name), f"is none of the students here: {', '.join(names)}")
 
 
 def without(setting: Mapping[str, Value]) -> dict[str, Value]:
@@ -182,6 +183,18 @@ def refuse_several(students: Sequence[str], search: SearchSettings, what: str, *
             raise InvalidSetting(f"search.{key}", getattr(search, key), f"limits are for a search, not for {what}")
 
 
+def with_one_student(experiment: Experiment, fixed: Mapping[str, Scalar] | None, what: str) -> Experiment:
+    """The experiment with these hyperparameters fixed, which may name its own student and no other one.
+
+    Raises UserError for another one, and as `refuse_several` does.
+    """
+    refuse_several(experiment.students, experiment.search, what)
+    if fixed is None:
+        return experiment
+    chosen([text_of(experiment.student)], fixed.get(STUDENT))
+    return experiment.fixed(without(fixed))
+
+
 def naming(name: str, error: UserError) -> UserError:
     """The error of one of several students, with its name."""
     return UserError(f"student {label(name)!r}: {error}")
@@ -194,6 +207,12 @@ def listed_names(text: str) -> list[str]:
         why = "write names of networks with commas between them, such as resnet20,resnet8"
         raise InvalidSetting("--student", text, why)
     return names
+
+
+def typed(values: Iterable[object]) -> list[str]:
+    """The names among values that a person has typed, in lists and before weights too."""
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    return [name for text in texts if isinstance(text, str) for name in (text, parse_network(text)["name"])]
 
 
 def joined(names: Iterable[str]) -> str:

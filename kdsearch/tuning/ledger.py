@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from kdsearch.students import STUDENT
 from kdsearch.tuning.agenda import Agenda
 from kdsearch.tuning.distributions import to_params
 from kdsearch.tuning.failures import Failures, common, larger_share
-from kdsearch.tuning.pruner import Apart, make_pruner
+from kdsearch.tuning.pruner import make_pruner
 from kdsearch.tuning.sampler import Sampler
 from kdsearch.tuning.trials import LiveTrial
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from kdsearch.objective import Report
     from kdsearch.settings import Scalar
     from kdsearch.tasks.base import Task
-    from kdsearch.tuning.pruner import Pruner
     from kdsearch.tuning.record import Record
     from kdsearch.tuning.trials import Memory, Watcher
 
@@ -73,19 +70,11 @@ class Ledger:
         self._announce = announce
         self._agenda = Agenda(experiment, tries)
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
-        self._pruner = self._make_pruner()
+        self._pruner = make_pruner(experiment, task.mode, record.study, lambda number: self.trials[number])
         self._started = time.time() - record.seconds_before
         self._gpu_seconds = 0.0
         self._seconds = 0.0
         self._images = 0
-
-    def _make_pruner(self) -> Pruner:
-        """The scheduler's; of several students halving is apart for each, or none but the largest came to the end."""
-        search, epochs = self.experiment.search, self.experiment.training.epochs
-        make = partial(make_pruner, search, epochs, self.task.mode, self._record.study)
-        if not self.experiment.students or search.scheduler != "asha":
-            return make()
-        return Apart(make, lambda number: self.trials[number].hyperparameters[STUDENT])
 
     def restore(self) -> None:
         """Take up the trials that the record holds: ended ones are told, unfinished ones will run again first."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import bisect
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import optuna
 
+from kdsearch.students import STUDENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kdsearch.experiment import Experiment
     from kdsearch.settings import SearchSettings
+    from kdsearch.tuning.trials import LiveTrial
 
 
 class Pruner(Protocol):
@@ -124,11 +129,16 @@ def decisions(search: SearchSettings, epochs: int) -> frozenset[int] | None:
             return None
 
 
-def make_pruner(search: SearchSettings, epochs: int, mode: str, study: optuna.Study) -> Pruner:
-    """The pruner that `search.scheduler` names."""
+def make_pruner(experiment: Experiment, mode: str, study: optuna.Study, trial: Callable[[int], LiveTrial]) -> Pruner:
+    """The pruner that the experiment's scheduler names; `trial` finds a trial by its number.
+
+    Of several students halving is apart for each: else only those of the largest came to the end.
+    """
+    search, epochs = experiment.search, experiment.training.epochs
     match search.scheduler:
         case "asha":
-            return ASHA(search.rungs(epochs), search.reduction_factor, mode)
+            asha = partial(ASHA, search.rungs(epochs), search.reduction_factor, mode)
+            return Apart(asha, lambda number: trial(number).hyperparameters[STUDENT]) if experiment.students else asha()
         case "hyperband":  # Falkner et al. 2018's asynchronous form: brackets of successive halving
             return OptunaPruner(
                 study, optuna.pruners.HyperbandPruner(search.grace_period, epochs, search.reduction_factor)

@@ -90,7 +90,7 @@ def test_a_setting_is_trained_with_the_student_that_it_names() -> None:
     assert setting == {"learning_rate": 0.1}
     assert own.students == ()
     assert experiment.of({})[0].student.name == "resnet20"
-    with pytest.raises(UserError, match="student = 'resnet14': is none of the students of this search: resnet20, res"):
+    with pytest.raises(UserError, match="student = 'resnet14': is none of the students here: resnet20, res"):
         experiment.resolve({"student": "resnet14"})
 
 
