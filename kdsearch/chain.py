@@ -34,7 +34,7 @@ from kdsearch.settings import (
     Value,
 )
 from kdsearch.spaces import override, read_settings, read_space
-from kdsearch.students import with_one_student
+from kdsearch.students import refuse_several, setting_of
 from kdsearch.wording import explained
 
 SCRATCH, DIRECT = "scratch", "direct"
@@ -171,10 +171,9 @@ class Chain(Settings):
         steps: list[Step] = []
         for place in range(len(self.generations)):
             steps.append(self._step(place, steps[-1] if steps else None))
-        last = steps[-1]
-        controls = [self._from_scratch(last)]
+        controls = [self._from_scratch(steps[-1])]
         if len(steps) > 2:
-            controls.append(self._direct(last, steps[0]))
+            controls.append(self._direct(steps[-1], steps[0]))
         return steps + controls
 
     def _step(self, place: int, teacher: Step | None) -> Step:
@@ -226,7 +225,8 @@ class Chain(Settings):
             resources=self.resources,
             **sections,
         )
-        return with_one_student(experiment, generation.hyperparameters, "a generation of a chain")
+        refuse_several(experiment.students, experiment.search, "a generation of a chain")
+        return experiment.fixed(setting_of(student, generation.hyperparameters or {}))
 
     def _from_scratch(self, last: Step) -> Step:
         """The last student, searched as the last generation is, with every distillation weight 0."""

@@ -22,8 +22,7 @@ from kdsearch.spaces import shipped_space
 from kdsearch.wording import Shown
 
 if TYPE_CHECKING:
-    from kdsearch.experiment import Experiment
-    from kdsearch.settings import Scalar, SearchSettings
+    from kdsearch.settings import SearchSettings
 
 STUDENT = "student"
 """The hyperparameter that names the student."""
@@ -183,16 +182,10 @@ def refuse_several(students: Sequence[str], search: SearchSettings, what: str, *
             raise InvalidSetting(f"search.{key}", getattr(search, key), f"limits are for a search, not for {what}")
 
 
-def with_one_student(experiment: Experiment, fixed: Mapping[str, Scalar] | None, what: str) -> Experiment:
-    """The experiment with these hyperparameters fixed, which may name its own student and no other one.
-
-    Raises UserError for another one, and as `refuse_several` does.
-    """
-    refuse_several(experiment.students, experiment.search, what)
-    if fixed is None:
-        return experiment
-    chosen([text_of(experiment.student)], fixed.get(STUDENT))
-    return experiment.fixed(without(fixed))
+def setting_of(student: NetworkSettings, setting: Mapping[str, Value]) -> dict[str, Value]:
+    """A setting apart from its student. Raises InvalidSetting where that is another than this one."""
+    chosen([text_of(student)], setting.get(STUDENT))
+    return without(setting)
 
 
 def naming(name: str, error: UserError) -> UserError:

@@ -146,6 +146,9 @@ def test_what_has_one_student_refuses_several() -> None:
     generations = [{"student": "resnet20"}, {"student": "resnet8"}]
     with pytest.raises(UserError, match="limits are for a search, not for a generation of a chain"):
         Chain(name="c", generations=generations, search={"max_parameters": 10})
+    other = [generations[0], {"student": "resnet8", "hyperparameters": {"student": "resnet20", "alpha": 0.5}}]
+    with pytest.raises(UserError, match=r"generations.1: student = 'resnet20': is none of the students here: resnet8"):
+        Chain(name="c", generations=other)
     with pytest.raises(UserError, match="must be a name, or a section with a name"):
         Chain(name="c", generations=[*generations, {"student": TWO}])
 
