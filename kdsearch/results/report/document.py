@@ -90,7 +90,7 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
-        found: dict[str, Any] = plain(asdict(self))
+        found: dict[str, Any] = portable(plain(asdict(self)))  # a page is given to others
         return found
 
 
