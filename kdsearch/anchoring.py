@@ -19,12 +19,13 @@ def anchored(
     sections: dict[str, Any] = {
         "method": absolute(method),
         "data": data.model_copy(update={"name": absolute(data.name), "root": root}),
-        "student": _network(student),
+        "student": anchored_network(student),
     }
-    return sections if teacher is None else sections | {"teacher": _network(teacher)}
+    return sections if teacher is None else sections | {"teacher": anchored_network(teacher)}
 
 
-def _network(network: NetworkSettings) -> NetworkSettings:
+def anchored_network(network: NetworkSettings) -> NetworkSettings:
+    """The network with absolute paths."""
     # A name with a slash is the folder of an export; without one it is never a file, whatever lies here.
     name = _place(network.name) if "/" in network.name else network.name
     weights = network.weights and _place(network.weights)

@@ -34,6 +34,7 @@ from kdsearch.settings import (
     Value,
 )
 from kdsearch.spaces import override, read_settings, read_space
+from kdsearch.students import refuse_several, setting_of
 from kdsearch.wording import explained
 
 SCRATCH, DIRECT = "scratch", "direct"
@@ -170,10 +171,9 @@ class Chain(Settings):
         steps: list[Step] = []
         for place in range(len(self.generations)):
             steps.append(self._step(place, steps[-1] if steps else None))
-        last = steps[-1]
-        controls = [self._from_scratch(last)]
+        controls = [self._from_scratch(steps[-1])]
         if len(steps) > 2:
-            controls.append(self._direct(last, steps[0]))
+            controls.append(self._direct(steps[-1], steps[0]))
         return steps + controls
 
     def _step(self, place: int, teacher: Step | None) -> Step:
@@ -228,7 +228,8 @@ class Chain(Settings):
         if experiment.search.confirm is not None:
             why = "is for a search by itself; confirm the runs of a chain afterwards, kdsearch confirm CHAIN/RUN"
             raise InvalidSetting("search.confirm", str(experiment.search.confirm), why)
-        return experiment if generation.hyperparameters is None else experiment.fixed(generation.hyperparameters)
+        refuse_several(experiment.students, experiment.search, "a generation of a chain")
+        return experiment.fixed(setting_of(student, generation.hyperparameters or {}))
 
     def _from_scratch(self, last: Step) -> Step:
         """The last student, searched as the last generation is, with every distillation weight 0."""

@@ -21,6 +21,7 @@ from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UserError
 from kdsearch.experiment import Experiment
 from kdsearch.files import parse_yaml, read_yaml
+from kdsearch.students import refuse_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,6 +230,7 @@ def _entry(
         experiment = load(method, keys | {key: value for key, value in given.items() if value is not None})
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
+    refuse_several(experiment.students, experiment.search, "a comparison")
     experiment = experiment.anchored()
     data = experiment.data
     labels = f"labels{data.label_fraction:g}-noise{data.label_noise:g}-" if several else ""

@@ -13,7 +13,8 @@ from typing import Any, TypeGuard
 
 from kdsearch.errors import BadWeights, UserError
 from kdsearch.models.exported import read_student
-from kdsearch.models.names import SMP, TORCHVISION
+from kdsearch.models.names import SMP, TORCHVISION, parse_network
+from kdsearch.students import names_in
 from kdsearch.wording import Shown
 
 _LIBRARIES = (TORCHVISION, SMP)
@@ -69,8 +70,9 @@ def _code_of_sections(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = content.get("method")
     if is_code(method):
         yield "method", method
-    for role in ("data", "student", "teacher"):
-        name = _name(content.get(role))
+    named = [(role, _name(content.get(role))) for role in ("data", "student", "teacher")]
+    named += [("student", parse_network(name)["name"]) for name in names_in(content)]
+    for role, name in dict.fromkeys(pair for pair in named if isinstance(pair[1], str)):
         if is_code(name):
             yield f"{role}.name", name
         elif role != "data" and isinstance(name, str) and "/" in name:

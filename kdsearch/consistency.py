@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kdsearch import auto
 from kdsearch.errors import InvalidSetting, UnknownName, UserError, shortened
-from kdsearch.space import extreme, hyperparameters_of, points
+from kdsearch.space import extreme, points
+from kdsearch.students import STUDENT
+from kdsearch.wording import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kdsearch.methods.base import Method
     from kdsearch.settings import Scalar, SearchSettings, TeacherSettings, TrainingSettings
-    from kdsearch.space import Dimension
+    from kdsearch.space import Dimension, Hyperparameter
 
 _LARGEST_GRID = 100_000
 
@@ -36,6 +38,8 @@ class Checked(Protocol):
     def method_class(self) -> type[Method]: ...
     @property
     def dimensions(self) -> Mapping[str, Dimension]: ...
+    @property
+    def hyperparameters(self) -> Mapping[str, Hyperparameter]: ...
     def of_method(self, name: str) -> Checked: ...
     def paper(self) -> Mapping[str, Scalar]: ...
     def control(self) -> Mapping[str, Scalar]: ...
@@ -62,6 +66,9 @@ def check_budget(experiment: Checked) -> None:
 def space_of_all_methods(experiment: Checked) -> dict[str, Any]:
     """The space of an experiment whose settings name their method: what holds of one holds of each."""
     search, given = experiment.search, experiment.space
+    if STUDENT in given:
+        why = "several students are searched with one method; name the method, or one student"
+        raise InvalidSetting("student", Shown(getattr(given[STUDENT], "choices", given[STUDENT])), why)
     if search.sampler not in auto.SAMPLERS:
         why = f"needs every hyperparameter in every trial, which method auto has not; take {auto.SAMPLERS_IN_WORDS}"
         raise InvalidSetting("search.sampler", search.sampler, why)
@@ -99,7 +106,7 @@ def _check_phases(experiment: Checked) -> None:
 
 def _check_grid(experiment: Checked) -> None:
     """The sampler lists all points of a grid."""
-    known, size = hyperparameters_of(experiment.method_class), 1.0
+    known, size = experiment.hyperparameters, 1.0
     for name, dimension in experiment.dimensions.items():
         size *= points(dimension, known[name])
         if size == math.inf:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, ValidationError, field_serializer, field_validator, model_validator
 
-from kdsearch import auto, consistency, methods, tasks
+from kdsearch import auto, consistency, methods, students, tasks
 from kdsearch.anchoring import anchored
 from kdsearch.auto import AUTO, METHOD
 from kdsearch.consent import refuse_code
@@ -37,22 +36,13 @@ from kdsearch.space import Dimension, Hyperparameter, check_space, hyperparamete
 from kdsearch.spaces import find_space as find_space
 from kdsearch.spaces import override, read_space, shipped_space
 from kdsearch.spaces import read_settings as read_settings
+from kdsearch.students import STUDENT
+from kdsearch.trial_settings import TrialSettings, trial_settings, with_paper
 from kdsearch.wording import explained, section_of
 
 Hyperparameters = Mapping[str, Scalar]
-Model = TypeVar("Model", bound=BaseModel)
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class TrialSettings:
-    """One trial's hyperparameters, put where they belong."""
-
-    method: Any
-    """An instance of the method's `Hyperparameters`."""
-    training: TrainingSettings
-    augmentation: AugmentationSettings
 
 
 class Experiment(Settings):
@@ -60,9 +50,9 @@ class Experiment(Settings):
 
     Sections are given as objects, as mappings, or, where they have one, by their name; one that is left out (or empty,
     in a file) has its defaults; a task that is left out is the method's first, and data and student then are those that
-    come with it. A space that is left out is the one that ships with the method. What the training
-    section leaves out of the method's published training has the paper's value. Method `auto` is all methods of the
-    task, one of which each setting names (`kdsearch.auto`). Raises UserError for whatever does not fit.
+    come with it. A space that is left out is the one that ships with the method. What the training section leaves out
+    of the method's published training has the paper's value. Method `auto` is all methods of the task, one of which
+    each setting names (`kdsearch.auto`); so it is with a list of students (`kdsearch.students`). Raises UserError.
     """
 
     method: str
@@ -82,7 +72,7 @@ class Experiment(Settings):
     def __init__(self, /, **sections: Any) -> None:
         given = {key: value for key, value in sections.items() if value is not None or key == "space"}
         try:
-            super().__init__(**given)
+            super().__init__(**students.unfolded(given))
         except ValidationError as error:
             raise explained(error, Experiment, elsewhere=_keys(given.get("method"))) from None
 
@@ -100,11 +90,12 @@ class Experiment(Settings):
         given = overrides or {}
         if content.get("method") == AUTO and "space" not in content:
             content["space"] = auto.shipped(str(given.get("task") or content.get("task") or "classification"))
+        if "student.name" in given and isinstance(content.get("space"), dict):  # it takes the place of the file's
+            content["space"] = students.without(content["space"])
         for key, value in given.items():
             override(content, key, value, named=_NAMED)
         if not allow_code:
-            typed = [value for value in given.values() if isinstance(value, str)]
-            refuse_code(content, name_or_path, [name_or_path, *typed])
+            refuse_code(content, name_or_path, [name_or_path, *students.typed(given.values())])
         return cls(**content)
 
     @field_validator("name")
@@ -150,8 +141,13 @@ class Experiment(Settings):
             raise InvalidSetting("task", self.task, f"method {self.method!r} is for {', '.join(method.tasks)}")
         space = self.space if "space" in self.model_fields_set else read_entries(shipped_space(self.method))
         # From here on it is frozen: values in their own types, the paper's where nothing else is said.
-        object.__setattr__(self, "space", FrozenDict(check_space(space, method)))
-        object.__setattr__(self, "training", _with_paper(self.training, method, self.constants.get("optimizer")))
+        checked = check_space(students.without(space), method)
+        if STUDENT in space:
+            given = self.student if "student" in self.model_fields_set else None
+            object.__setattr__(self, "student", students.first_of(space[STUDENT], given))
+            checked = {STUDENT: space[STUDENT], **checked}
+        object.__setattr__(self, "space", FrozenDict(checked))
+        object.__setattr__(self, "training", with_paper(self.training, method, self.constants.get("optimizer")))
         consistency.check(self)
         return self
 
@@ -190,9 +186,30 @@ class Experiment(Settings):
         return any(methods.find(name).needs_teacher for name in self.methods)
 
     @property
+    def students(self) -> tuple[str, ...]:
+        """The students that a setting chooses among, by the names that it uses; none where there is one student."""
+        entry = self.space.get(STUDENT)
+        return tuple(str(choice) for choice in entry.choices) if isinstance(entry, Choices) else ()
+
+    @property
+    def networks(self) -> list[NetworkSettings]:
+        """Every network that is built: the students and the teacher."""
+        own = [students.network(self.student, name) for name in self.students] or [self.student]
+        return own if self.teacher is None else [*own, self.teacher]
+
+    @property
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         """Every name that its space may contain."""
-        return auto.known_of(self.methods) if self.method == AUTO else hyperparameters_of(self.method_class)
+        if self.method == AUTO:
+            return auto.known_of(self.methods)
+        known = hyperparameters_of(self.method_class)
+        return known | {STUDENT: students.HYPERPARAMETER} if self.students else known
+
+    def with_students(self, *names: str) -> Experiment:
+        """The same experiment with these students to choose among; with a single one it is not chosen."""
+        choice = {STUDENT: Choices(choices=names)} if len(names) > 1 else {}
+        space = FrozenDict({**choice, **students.without(self.space)})
+        return self.model_copy(update={"student": students.network(self.student, names[0]), "space": space})
 
     def of_method(self, name: str) -> Experiment:
         """Of several methods: the experiment of one of them, its hyperparameters under their own names."""
@@ -203,10 +220,12 @@ class Experiment(Settings):
         return Experiment(**content)
 
     def of(self, setting: Hyperparameters) -> tuple[Experiment, dict[str, Scalar]]:
-        """The experiment of the method that a setting names, and the setting in that method's own names.
+        """The experiment of the method or student that a setting names, and the setting in that one's own names.
 
-        Of one method: itself, and the setting. Raises UserError for one that names no method, or holds another's.
+        Of one method and student: itself, and the setting. Raises UserError for none of these, or what is another's.
         """
+        if self.students:
+            return self.with_students(students.chosen(self.students, setting.get(STUDENT))), students.without(setting)
         if self.method != AUTO:
             return self, dict(setting)
         method = setting.get(METHOD)
@@ -231,8 +250,12 @@ class Experiment(Settings):
     def fixed(self, hyperparameters: Hyperparameters) -> Experiment:
         """The same experiment with these hyperparameters as constants of the space.
 
-        Those that a search over several methods found name theirs: the experiment is then of that method.
+        Those that a search over several methods or students found name theirs: the experiment is then of that one.
         """
+        if STUDENT in hyperparameters:
+            name = str(hyperparameters[STUDENT])
+            own = self.with_students(students.chosen(self.students or [name], name))
+            return own.fixed(students.without(hyperparameters))
         if METHOD in hyperparameters:
             method = str(hyperparameters[METHOD])
             if self.method not in (AUTO, method):
@@ -247,7 +270,8 @@ class Experiment(Settings):
 
     def anchored(self) -> Experiment:
         """The same experiment with every path of a person's made absolute: it holds from any folder."""
-        return self.model_copy(update=anchored(self.method, self.data, self.student, self.teacher))
+        own = self.with_students(*map(students.anchored, self.students)) if self.students else self
+        return own.model_copy(update=anchored(self.method, self.data, own.student, self.teacher))
 
     def revalidated(self) -> Experiment:
         """A copy that went through every check again (`model_copy` does none)."""
@@ -263,7 +287,7 @@ class Experiment(Settings):
         to the data set is left out, so that trial 0 is augmented as the data set recommends. What the space holds
         constant stays.
         """
-        if self.method == AUTO:
+        if self.method == AUTO or self.students:
             return self.papers()[0]
         method = self.method_class
         names = {*self.dimensions, *method.paper_training}
@@ -282,7 +306,9 @@ class Experiment(Settings):
         return self.paper() | self.method_class.control()
 
     def papers(self) -> list[dict[str, Scalar]]:
-        """The published setting of each method."""
+        """The published setting of each method, or with each student."""
+        if self.students:
+            return [{STUDENT: name, **self.with_students(name).paper()} for name in self.students]
         if self.method != AUTO:
             return [self.paper()]
         return [auto.spread(name, self.of_method(name).paper()) for name in self.methods]
@@ -299,22 +325,11 @@ class Experiment(Settings):
 
         Raises UnknownName or InvalidSetting for a name or a value that does not fit.
         """
-        if self.method == AUTO:
+        if self.method == AUTO or self.students:
             concrete, own = self.of(hyperparameters)
             return concrete.resolve(own)
-        known = hyperparameters_of(self.method_class)
-        parts: dict[str, dict[str, Scalar]] = {"method": {}, "training": {}, "augmentation": {}}
-        for name, value in {**self.constants, **hyperparameters}.items():
-            if name not in known:
-                raise UnknownName(f"hyperparameter of method {self.method!r}", name, known)
-            parts[known[name].section][name] = known[name].value(value, name)
-        return TrialSettings(
-            method=_built(self.method_class.Hyperparameters, parts["method"], self.method),
-            training=_built(TrainingSettings, self.training.model_dump() | parts["training"], "training"),
-            augmentation=_built(
-                AugmentationSettings, self.augmentation.model_dump() | parts["augmentation"], "augmentation"
-            ),
-        )
+        given = {**self.constants, **hyperparameters}
+        return trial_settings(self.method_class, self.training, self.augmentation, given)
 
     def to_yaml(self) -> str:
         """The experiment as a file that `load` reads back to an equal object."""
@@ -332,19 +347,3 @@ def _keys(method: Any) -> Iterator[str]:
         yield from (f"{key}.{name}" for name in (section.model_fields if section else ()))
     with suppress(UserError):
         yield from (f"space.{name}" for name in hyperparameters_of(methods.find(str(method))))
-
-
-def _with_paper(training: TrainingSettings, method: type[methods.Method], optimizer: Scalar | None) -> TrainingSettings:
-    """The training section, with the paper's values for what it leaves out, where the optimiser is the paper's."""
-    given = training.model_dump(include=training.model_fields_set)
-    paper = dict(method.paper_training)
-    chosen = optimizer or given.get("optimizer") or paper.get("optimizer")
-    return _built(TrainingSettings, given if chosen != paper.get("optimizer") else paper | given, "training")
-
-
-def _built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """An instance of the model. Raises UserError with `where` in front of the names."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise explained(error, model, (where,)) from None

@@ -308,6 +308,11 @@ class SearchSettings(Settings):
     phases: tuple[Phase, ...] = ()
     keep: Annotated[int, Field(ge=1)] = 1
     """Number of trials whose best weights stay on disk when the search ends."""
+    max_parameters: Annotated[int, Field(ge=1)] | None = None
+    """Parameters that a student may have: one with more is left out before the first trial."""
+    max_latency: Positive | None = None
+    """Seconds that a student may take for one image: the median of forward passes in eval mode on one thread of the
+    CPU of the machine where the search is started. A slower one is left out before the first trial."""
     study: str | None = None
     """URL of a database that mirrors the study (the run's own study.journal is always written)."""
     confirm: ConfirmSettings | None = None

@@ -87,6 +87,8 @@ def hyperparameters_of(method: type[Method]) -> dict[str, Hyperparameter]:
         where = f"hyperparameter {name!r} of method {method.name!r}"
         if name in known:
             raise UserError(f"{where} has the name of a setting of the {known[name].section} section; rename it")
+        if name == "student":
+            raise UserError(f"{where} has the name by which a setting names its student; rename it")
         if field.is_required():
             raise UserError(f"{where} needs a default: the paper's value")
         known[name] = Hyperparameter(name, "method", method.Hyperparameters)

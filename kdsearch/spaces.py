@@ -63,7 +63,7 @@ def override(content: dict[str, Any], key: str, value: Any, named: Collection[st
     for place, part in enumerate(path):
         if inner.get(part) is None:
             inner[part] = {}
-        elif place == 0 and part in named and isinstance(inner[part], str):
+        elif place == 0 and part in named and isinstance(inner[part], str | list):
             inner[part] = {"name": inner[part]}
         if not isinstance(inner[part], dict):
             raise InvalidSetting(

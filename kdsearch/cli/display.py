@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdsearch import tasks
 from kdsearch.cli.output import console, duration, safe, say, score, setting
+from kdsearch.students import joined
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,7 +134,8 @@ class Display:
         from rich.text import Text
 
         experiment = self._experiment
-        title = " · ".join((experiment.method, experiment.student.name, experiment.data.name))
+        student = joined(experiment.students) or experiment.student.name
+        title = " · ".join((experiment.method, student, experiment.data.name))
         ended, planned = sum(self._ended.values()), experiment.search.trials
         filled = round(24 * min(1.0, ended / planned))
         states = [f"{len(self._running)} running"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdsearch.cli.output import duration, say
 from kdsearch.results.progress import LIMITS, amount_in_words
+from kdsearch.results.students import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.results.packing import PackingDocument
+    from kdsearch.results.students import MeasuredStudent
     from kdsearch.settings import Scalar
     from kdsearch.training.rehearsal import Rehearsal
     from kdsearch.tuning.reserve import Reserve
@@ -36,6 +38,8 @@ class Estimate:
     """How many trials share a GPU, where they do or it was asked."""
     reserve: Reserve | None = None
     """What a confirmation will take, where one was asked for."""
+    students: tuple[MeasuredStudent, ...] = ()
+    """What each costs, where there are several or limits."""
 
     def seconds(self, epochs: int) -> float:
         return epochs * self.rehearsal.seconds_per_epoch / self.slots
@@ -50,6 +54,7 @@ def estimate(
     this storage, or measured now.
     """
     from kdsearch import data as data_sets
+    from kdsearch.training.limits import within_limits
     from kdsearch.training.rehearsal import measure, rehearse
     from kdsearch.training.teacher import load_teacher
     from kdsearch.tuning.pool import gpus_per_trial, pool, shares, slots
@@ -58,6 +63,7 @@ def estimate(
     resources = experiment.resources
     with pool(resources) as wait_for_ray:
         data = data_sets.load(experiment.data, experiment.task)
+        experiment, students = within_limits(experiment, data, lambda sentence: None)
         trainer = rehearse(experiment, data)
         teacher = load_teacher(experiment, data) if experiment.needs_teacher else None
         wait_for_ray()
@@ -87,6 +93,7 @@ def estimate(
         gpus_per_trial=gpus,
         packing=packing,
         reserve=kept,
+        students=tuple(students["students"]) if students is not None else (),
     )
 
 
@@ -114,11 +121,18 @@ def _fewest_epochs(experiment: Experiment) -> int:
 def show_estimate(experiment: Experiment, found: Estimate) -> None:
     """The estimate in a few lines."""
     measured = found.rehearsal
-    say(f"{experiment.method} · {experiment.student.name} · {experiment.data.name}: everything fits", "bold")
-    say(f"student     {measured.parameters:,} parameters")
+    several = [student["name"] for student in found.students if student["refused"] is None]
+    name = ", ".join(several) or experiment.student.name
+    say(f"{experiment.method} · {name} · {experiment.data.name}: everything fits", "bold")
+    for student in found.students:
+        costs = f"{student['parameters']:,} parameters, {milliseconds(student['latency'])}"
+        say(f"student     {student['name']}: {student['refused'] or costs}")
+    if not found.students:
+        say(f"student     {measured.parameters:,} parameters")
     trials = f"trials      {experiment.search.trials}, {found.slots} at a time"
     say(f"{trials}, {found.epochs_low:,} to {found.epochs_high:,} epochs ({experiment.search.scheduler})")
-    say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine")
+    slowest = ", of the slowest student" if len(several) > 1 else ""
+    say(f"epoch       {duration(measured.seconds_per_epoch)} measured over a few steps on this machine{slowest}")
     low, high = found.seconds(found.epochs_low), found.seconds(found.epochs_high)
     say(f"time        {duration(low)} to {duration(high)}, start-up and the teacher's training apart")
     gpus = found.gpus_per_trial

@@ -18,6 +18,12 @@ Task = Annotated[str | None, typer.Option("--task", help="What the student is fo
 Data = Annotated[str | None, typer.Option("--data", help="Data set, or my_data.py:function.")]
 DataRoot = Annotated[str | None, typer.Option("--data-root", help="Folder of the data set's files.")]
 Student = Annotated[str | None, typer.Option("--student", help="Network, torchvision:NAME, or my_net.py:function.")]
+Students = Annotated[
+    str | None,
+    typer.Option(
+        "--student", help="Network, torchvision:NAME, or my_net.py:function; several, with commas, are searched too."
+    ),
+]
 Teacher = Annotated[str | None, typer.Option("--teacher", help="Network, NAME:weights file, or an export's folder.")]
 MaxEpochs = Annotated[int | None, typer.Option("--max-epochs", help="Full budget of a trial, in epochs.")]
 LabelFraction = Annotated[float | None, typer.Option("--label-fraction", help="Share of the training labels to keep.")]
@@ -50,13 +56,13 @@ def load_experiment(
     A network that is named on the command line takes the place of the file's, whose weights and arguments go with it.
     """
     from kdsearch.experiment import Experiment, read_settings
-    from kdsearch.models import parse_network
+    from kdsearch.students import STUDENT
 
     overrides: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
     overrides = _of_task(space, overrides, allow_code) | overrides
     for role, text in (("student", student), ("teacher", teacher)):
         if text is not None:
-            network: dict[str, Any] = {"weights": None, "arguments": {}} | parse_network(text)
+            network: dict[str, Any] = {"weights": None, "arguments": {}} | _named(role, text)
             overrides |= {f"{role}.{key}": value for key, value in network.items()}
     assigned = parse_assignments(assignments or [])
     overrides |= assigned
@@ -64,8 +70,34 @@ def load_experiment(
         overrides |= _first_rung(space, overrides)
     experiment = Experiment.load(space, overrides, allow_code=allow_code)
     if hyperparameters is not None:
-        experiment = experiment.fixed(read_settings(hyperparameters))
+        setting = read_settings(hyperparameters)
+        if STUDENT in setting:
+            _check_student(setting[STUDENT], hyperparameters, student, allow_code)
+        experiment = experiment.fixed(setting)
     return experiment
+
+
+def _named(role: str, text: str) -> dict[str, Any]:
+    """The fields of a network's section that the command line gives; the name of several students is a list."""
+    from kdsearch.models import parse_network
+    from kdsearch.students import STUDENT, listed_names
+
+    return {"name": listed_names(text)} if role == STUDENT and "," in text else dict(parse_network(text))
+
+
+def _check_student(name: Any, path: str, typed: str | None, allow_code: bool) -> None:
+    """Hyperparameters of a search over several students name theirs: not another than the command line, and no code."""
+    from kdsearch.consent import refuse_code
+    from kdsearch.models import parse_network
+    from kdsearch.students import STUDENT, chosen, listed_names
+
+    named = [] if typed is None else listed_names(typed)
+    try:
+        chosen(named or [str(name)], name)
+    except InvalidSetting:
+        raise InvalidSetting("--student", typed, f"{path} is for student {name!r}; leave out one of the two") from None
+    if not allow_code:
+        refuse_code({STUDENT: parse_network(str(name))}, path, [parse_network(text)["name"] for text in named])
 
 
 def _of_task(space: str, flags: Mapping[str, Any], allow_code: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from kdsearch.results.documents import read_json
 from kdsearch.results.export import BEST, METRICS
 from kdsearch.results.progress import progress
 from kdsearch.results.storage import find_chain, find_comparison, run_name
+from kdsearch.results.students import student_rows
 
 Storage = Annotated[
     str,
@@ -75,14 +76,15 @@ def _summary(folder: Path) -> dict[str, Any]:
         )
         nothing = dict.fromkeys(("planned", "trials", "running", "complete", "pruned", "failed"), 0)
         return {"run": run_name(folder), "state": "DAMAGED", **empty, **nothing, "error": str(error)}
-    from kdsearch.cli.views import name_of
+    from kdsearch.cli.views import name_of, names_of_students
 
     counts = results.counts
     best = results.best
     return {
         "run": run_name(folder),
         "state": results.state,
-        **{key: name_of(results.experiment.get(key)) for key in ("method", "task", "student", "data")},
+        **{key: name_of(results.experiment.get(key)) for key in ("method", "task", "data")},
+        "student": names_of_students(results.experiment),
         "metric": results.metric,
         "mode": results.mode,
         "best": best.best if best else None,
@@ -225,6 +227,7 @@ def best_document(results: Results, top: int) -> dict[str, Any]:
         "control": control and control.document(),
         "confirmation": confirmation_state(results),
         "top": [trial.document() for trial in results.top(top)],
+        "students": student_rows(results),
     }
 
 

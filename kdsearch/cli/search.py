@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdsearch.cli import options
-from kdsearch.cli.budget import parse_budget
+from kdsearch.cli.budget import parse_budget, parse_latency, parse_parameters
 from kdsearch.cli.output import print_json, say
 from kdsearch.cli.runs import AsJson, RunName, Storage
 from kdsearch.errors import InvalidSetting
@@ -25,13 +25,25 @@ def search(
     space: options.Space,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    student: options.Student = None,
+    student: options.Students = None,
     teacher: options.Teacher = None,
     task: options.Task = None,
     trials: Annotated[int | None, typer.Option("--trials", help="Number of trials.")] = None,
     max_epochs: options.MaxEpochs = None,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Trials, wall time, GPU hours, images: 64trials,2h,40gpuh.")
+    ] = None,
+    max_parameters: Annotated[
+        str | None,
+        typer.Option("--max-params", help="Leave out students with more parameters: 1000000, 1e6, 500k, 1.5M."),
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            "--max-latency",
+            help="Leave out students that are slower: 5ms, 800us, 0.1s for one image, the median of forward passes on "
+            "one CPU thread of this machine.",
+        ),
     ] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="tpe, random, grid, gp, cmaes or qmc.")] = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="asha, hyperband, median or none.")] = None,
@@ -113,6 +125,8 @@ def experiment_of(given: Mapping[str, Any]) -> Experiment:
         "data.label_noise": given["label_noise"],
         "training.epochs": given["max_epochs"],
         "search.trials": given["trials"],
+        "search.max_parameters": parse_parameters(given["max_parameters"]),
+        "search.max_latency": parse_latency(given["max_latency"]),
         "search.sampler": given["sampler"],
         "search.scheduler": given["scheduler"],
         "search.study": given["study"],

@@ -45,9 +45,7 @@ def _named(experiment: Experiment) -> Iterator[str]:
     """Files and folders that the experiment names."""
     for name in (experiment.method, experiment.data.name):
         yield from _code(name)
-    for network in (experiment.student, experiment.teacher):
-        if network is None:
-            continue
+    for network in experiment.networks:
         yield from _code(network.name)
         if "/" in network.name and Path(network.name).is_dir():
             yield network.name

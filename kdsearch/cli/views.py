@@ -14,11 +14,13 @@ from kdsearch.cli.table import print_table
 from kdsearch.results.card import per_class
 from kdsearch.results.copies import Home, home_of
 from kdsearch.results.figures import name_of as name_of
+from kdsearch.results.figures import names_of_students as names_of_students
 from kdsearch.results.packing import read_packing
 from kdsearch.results.progress import budget_in_words as budget_in_words
 from kdsearch.results.progress import progress
 from kdsearch.results.remote import is_url
 from kdsearch.results.storage import run_name
+from kdsearch.results.students import EXPLANATION, TITLES, cells, student_rows
 
 if TYPE_CHECKING:
     from kdsearch.results.progress import Progress
@@ -59,7 +61,8 @@ def show_headline(results: Results) -> None:
     """Name, state, what is searched, and why it ended."""
     state = results.state
     say(f"{run_name(results.folder)}  {state}", _RUN_STYLES.get(state, "bold red"))
-    parts = [name_of(results.experiment.get(key)) for key in ("method", "student", "data")]
+    method, data = (name_of(results.experiment.get(key)) for key in ("method", "data"))
+    parts = [method, names_of_students(results.experiment), data]
     say_parts(part for part in (*parts, results.metric or "") if part)
     if state == "CRASHED":
         say("The search was ended from outside: no process drives it, and the trials that ran have stopped.")
@@ -197,6 +200,7 @@ def show_best(results: Results, top: int) -> None:
         say("No setting of the method beat the same student without it (the control).", "yellow")
     elif results.best is not None and results.best.role == "paper":
         say("No searched setting beat the paper's own.", "yellow")
+    show_students(results)
 
 
 def _ranked_row(results: Results, place: str, trial: Trial) -> Row:
@@ -204,11 +208,26 @@ def _ranked_row(results: Results, place: str, trial: Trial) -> Row:
         place,
         _label(trial),
         score(trial.best),
-        gain(results.gain(trial, results.paper)) if trial.role != "paper" else "",
-        gain(results.gain(trial, results.control)) if trial.role != "control" else "",
+        gain(results.gain(trial, results.paper_of(trial))) if trial.role != "paper" else "",
+        gain(results.gain(trial, results.control_of(trial))) if trial.role != "control" else "",
         str(trial.epochs),
     ]
     return Row(cells, "bold green" if place == "1" else "", values(trial.hyperparameters, results.searched))
+
+
+def show_students(results: Results) -> None:
+    """Of a search over several students, or with limits: what each reached, what it costs, which are on the front."""
+    rows = student_rows(results)
+    if rows is None:
+        return
+    titles = [title or results.metric or "score" for title in TITLES]
+    columns = [Column(title, right=title not in ("student", "front")) for title in titles]
+    say()
+    print_table(columns, [Row(cells(row), "" if row["front"] else "dim") for row in rows])
+    for row in rows:
+        if row["refused"]:
+            say(f"{row['name']} {row['refused']}: it was left out.", "dim")
+    say(EXPLANATION, "dim")
 
 
 def show_classes(facts: dict[str, Any]) -> None:

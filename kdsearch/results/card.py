@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from kdsearch.results.documents import plain
+from kdsearch.results.students import card_section
 
 PER_CLASS = "per_class"
 _MOST_CLASSES = 20
@@ -37,6 +38,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         _loading(facts),
         _origin(facts),
         _hyperparameters(facts),
+        _students(facts),
         _per_class(facts),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -147,6 +149,12 @@ def _origin(facts: Mapping[str, Any]) -> str:
 
 def _hyperparameters(facts: Mapping[str, Any]) -> str:
     return "## Hyperparameters\n\n" + _table(("name", "value"), facts["hyperparameters"])
+
+
+def _students(facts: Mapping[str, Any]) -> str:
+    """Of a search over several students, or with limits: what each reached and costs."""
+    rows = (facts.get("search") or {}).get("students")
+    return card_section(rows, _cell(facts["metric"])) if rows else ""
 
 
 def _per_class(facts: Mapping[str, Any]) -> str:

@@ -37,7 +37,8 @@ class Plan:
     """The best settings of the search, the best first; without the control."""
     papers: Mapping[int, Trial]
     """The paper's setting to compare each candidate with, by its number: that of its own method."""
-    control: Trial | None
+    controls: Mapping[int, Trial]
+    """The control to compare each candidate with, by its number: that of its own student."""
     deciding: tuple[int, ...]
     """Seeds on which validation decides among the candidates; none where there is one candidate."""
     reporting: tuple[int, ...]
@@ -50,7 +51,7 @@ class Plan:
     def settings(self, winner: Trial) -> dict[str, Trial]:
         """What is trained on the reporting seeds, by its part; the paper's setting is left out where it has won."""
         paper = self.papers.get(winner.number)
-        found = {WINNER: winner, PAPER: paper, CONTROL: self.control}
+        found = {WINNER: winner, PAPER: paper, CONTROL: self.controls.get(winner.number)}
         distinct = {part: trial for part, trial in found.items() if trial is not None}
         if paper is not None and _same(paper, winner):
             del distinct[PAPER]
@@ -79,11 +80,12 @@ def plan(results: Results, top: int, seeds: int) -> Plan:
         )
     chosen = [_under_papers_number(trial, results.paper_of(trial)) for trial in candidates[:top]]
     papers = {trial.number: paper for trial in chosen if (paper := results.paper_of(trial)) is not None}
+    controls = {trial.number: control for trial in chosen if (control := results.control_of(trial)) is not None}
     deciding, reporting = fresh_seeds(int(results.experiment.get("seed") or 0), seeds)
     return Plan(
         candidates=tuple(chosen),
         papers=papers,
-        control=results.control,
+        controls=controls,
         deciding=deciding if len(chosen) > 1 else (),
         reporting=reporting,
         sign=1 if results.mode == "max" else -1,

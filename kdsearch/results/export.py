@@ -16,6 +16,7 @@ from kdsearch.results.card import PER_CLASS, header, hyperparameters_yaml, model
 from kdsearch.results.documents import plain, read_json, to_json
 from kdsearch.results.results import Results, Trial
 from kdsearch.results.storage import run_name
+from kdsearch.results.students import student_rows
 
 BEST = "best"
 WEIGHTS = "student.safetensors"
@@ -109,21 +110,26 @@ def _best_of(run: Path) -> tuple[Path, dict[str, Any]]:
             f"train it anew: kdsearch train {results.experiment.get('method')} --hyperparameters best.yaml, "
             f"with best.yaml from kdsearch best {results.name} --yaml"
         )
-    return kept / WEIGHTS, read_json(kept / TRIAL_FACTS) | {"search": search_facts(results, trial)}
+    facts = read_json(kept / TRIAL_FACTS)
+    named = {name: value for name, value in trial.hyperparameters.items() if name == "student"}
+    facts["hyperparameters"] = named | facts["hyperparameters"]
+    return kept / WEIGHTS, facts | {"search": search_facts(results, trial)}
 
 
 def search_facts(results: Results, trial: Trial) -> dict[str, Any]:
     """The `search` block of metrics.json: which search found this trial, what it cost and what it brought."""
     started, ended = results.started, results.ended or time.time()
-    return {
+    found = {
         "run": run_name(results.folder),
         "trial": trial.number,
         "trials": len(results.trials),
         "seconds": None if started is None else ended - started,
         "gpu_hours": results.attribute("gpu_hours"),
-        "gain_over_paper": results.gain(trial, results.paper),
-        "gain_over_control": results.gain(trial, results.control),
+        "gain_over_paper": results.gain(trial, results.paper_of(trial)),
+        "gain_over_control": results.gain(trial, results.control_of(trial)),
     }
+    rows = student_rows(results)
+    return found if rows is None else found | {"students": rows}
 
 
 def add_test_reading(folder: str | Path, metrics: Mapping[str, float]) -> int:

@@ -48,7 +48,17 @@ def number(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return name_of(value) if isinstance(value, str) else str(value)
+
+
+def names_of_students(experiment: Mapping[str, Any]) -> str:
+    """The student of an experiment's document, or all those that it chooses among."""
+    space = experiment.get("space")
+    entry = space.get("student") if isinstance(space, dict) else None
+    choices = entry.get("choices") if isinstance(entry, dict) else None
+    if not isinstance(choices, list):
+        return name_of(experiment.get("student"))
+    return ", ".join(name_of(choice) for choice in choices)
 
 
 def name_of(section: Any) -> str:

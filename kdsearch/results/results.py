@@ -177,20 +177,32 @@ class Results:
 
     @property
     def paper(self) -> Trial | None:
-        """The method's published setting; of a search over several methods that of the best trial's."""
+        """The method's published setting; of a search over several methods or students that of the best trial's."""
         return self.paper_of(self.best)
 
     def paper_of(self, trial: Trial | None) -> Trial | None:
-        """The published setting of the method that a trial names; else the first there is."""
-        papers = [paper for paper in self.trials if paper.role == "paper"]
+        """The published setting of the method that a trial names, else the first there is; with the same student."""
+        papers = self._with_student_of(trial, "paper")
         method = None if trial is None else trial.hyperparameters.get("method")
         own = (paper for paper in papers if paper.hyperparameters.get("method") == method)
         return next(own, papers[0] if papers else None)
 
     @property
     def control(self) -> Trial | None:
-        """The same student trained without the method."""
-        return next((trial for trial in self.trials if trial.role == "control"), None)
+        """The same student trained without the method; of a search over several students that of the best trial's."""
+        return self.control_of(self.best)
+
+    def control_of(self, trial: Trial | None) -> Trial | None:
+        """The student of a trial trained without the method."""
+        return next(iter(self._with_student_of(trial, "control")), None)
+
+    def _with_student_of(self, trial: Trial | None, role: str) -> list[Trial]:
+        """The trials of this role that have the student of `trial`; of none, all."""
+        found = [other for other in self.trials if other.role == role]
+        if trial is None:
+            return found
+        own = trial.hyperparameters.get("student")
+        return [other for other in found if other.hyperparameters.get("student") == own]
 
     def gain(self, trial: Trial | None, over: Trial | None) -> float | None:
         """By how much `trial` is better than `over`; None unless both ran to the full budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,25 @@ if TYPE_CHECKING:
     from kdsearch.tasks.base import Task
 
 
-def student_costs(network: NetworkSettings, data: DataSet, task: Task) -> dict[str, Any]:
-    """`parameters`; and of one image: `input` [C, H, W], `multiply_adds`, `latency` (see `models.latency`)."""
-    module, size = _built(network, data, task)
+def student_costs(
+    network: NetworkSettings,
+    data: DataSet,
+    task: Task,
+    device: torch.device | None = None,
+    most_parameters: float = math.inf,
+) -> dict[str, Any]:
+    """`parameters`; and of one image: `input` [C, H, W], `multiply_adds`, `latency` (see `models.latency`).
+
+    `device`: None for the GPU if there is one. Of a network with more than `most_parameters` these are all.
+    """
+    module, size = _built(network, data, task, device)
+    parameters = models.count_parameters(module)
+    if parameters > most_parameters:
+        return {"parameters": parameters}
     shape = (data.channels, *(size or data.size))
-    example = torch.zeros(1, *shape, device=default_device())
+    example = torch.zeros(1, *shape, device=device or default_device())
     return {
-        "parameters": models.count_parameters(module),
+        "parameters": parameters,
         "multiply_adds": models.multiply_adds(module, example),
         "input": list(shape),
         "latency": asdict(models.latency(module, example)) | {"batch": 1},
@@ -39,7 +52,9 @@ def validation_metric(network: NetworkSettings, data: DataSet, task: Task) -> fl
     return task.evaluate(predict, data.validation, default_device())[task.metric]
 
 
-def _built(network: NetworkSettings, data: DataSet, task: Task) -> tuple[nn.Module, tuple[int, int] | None]:
+def _built(
+    network: NetworkSettings, data: DataSet, task: Task, device: torch.device | None = None
+) -> tuple[nn.Module, tuple[int, int] | None]:
     """The network on this machine's device, and the size to which images are resized for it."""
-    module = task.build(network, data).to(default_device())
+    module = task.build(network, data).to(device or default_device())
     return module, task.input_size(module, network, data)

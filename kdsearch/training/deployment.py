@@ -15,6 +15,7 @@ from kdsearch.models.runtimes import FORMATS, INPUT, OUTPUT, write_program
 from kdsearch.models.speed import latency
 from kdsearch.results.documents import read_json, read_yaml, to_json
 from kdsearch.results.export import CARD, METRICS
+from kdsearch.students import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,8 +90,9 @@ def _of_output(taken: list[int | str], given: list[int], scale: int) -> list[int
 def _network(folder: Path, student: Mapping[str, Any], run: Path | None, allow_code: bool) -> nn.Module:
     network = models.from_export(folder)
     if is_code(network.name):
-        section = read_yaml(run / "experiment.yaml").get("student") if run is not None else None
-        place = section.get("name") if isinstance(section, dict) else section
+        content = read_yaml(run / "experiment.yaml") if run is not None else {}
+        section = content.get("student")
+        place = place_of(content, network.name) or (section.get("name") if isinstance(section, dict) else section)
         network = network.model_copy(update={"name": place if is_code(place) else network.name})
         if not allow_code:
             refuse_code({"student": network.name}, str(run or folder))

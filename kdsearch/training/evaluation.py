@@ -17,10 +17,13 @@ from kdsearch.models.speed import latency
 from kdsearch.results.documents import read_json, read_yaml
 from kdsearch.results.export import METRICS, WEIGHTS, add_test_reading
 from kdsearch.settings import DataSettings
+from kdsearch.students import names_in, place_of
 from kdsearch.training import robustness
 from kdsearch.training.trainer import default_device, predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from kdsearch.data.base import DataSet, Split
@@ -106,7 +109,7 @@ def open_export(export: str | Path, data_root: str | None = None, *, allow_code:
     facts = read_json(folder / METRICS)
     try:
         student, settings, task = facts["student"], DataSettings(**facts["data"]), tasks.find(facts["task"])
-        recorded = _recorded(folder)
+        recorded = _recorded(folder, student.get("name"))
         size = tuple(student["input"]) if student["input"] is not None else None
         mean, std = tuple(student["mean"]), tuple(student["std"])
     except (KeyError, TypeError, ValueError) as error:
@@ -144,15 +147,23 @@ def _answers(opened: OpenExport, split: Split, questions: Questions) -> dict[str
     return answers
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    """Where the run's own experiment says that a person's files lie (`data`, `root`, `student`): exports do not say."""
+def _recorded(folder: Path, built: object) -> dict[str, str]:
+    """Where the run's own experiment says that a person's files lie (`data`, `root`, `student`): exports do not say.
+
+    `built`: the network as the export names it, one of several students perhaps.
+    """
     experiment = folder.resolve().parent / "experiment.yaml"
     if not experiment.is_file():
         return {}
     content = read_yaml(experiment)
-    data, student = (content.get(section) for section in ("data", "student"))
-    found = {"root": _text(data, "root"), "data": _own(data), "student": _own(student)}
+    data = content.get("data")
+    found = {"root": _text(data, "root"), "data": _own(data), "student": _own_student(content, built)}
     return {name: place for name, place in found.items() if place}
+
+
+def _own_student(content: Mapping[str, Any], built: object) -> str | None:
+    """Where the network of the export lies, if it is a file of a person's."""
+    return _own({"name": place_of(content, built)} if names_in(content) else content.get("student"))
 
 
 def _own(section: Any) -> str | None:

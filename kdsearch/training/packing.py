@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdsearch.auto import AUTO, METHOD, gathered, own_name, spread
 from kdsearch.errors import KDSearchError
 from kdsearch.settings import Choices
-from kdsearch.space import extreme, hyperparameters_of
+from kdsearch.space import extreme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +106,7 @@ def alternatives(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]] =
         for method, own, own_tries in _each_method(experiment, tries):
             of_each |= {own_name(method, name): values for name, values in alternatives(own, own_tries).items()}
         return of_each
-    known, dimensions, base = hyperparameters_of(experiment.method_class), experiment.dimensions, _base(experiment)
+    known, dimensions, base = experiment.hyperparameters, experiment.dimensions, _base(experiment)
     found: dict[str, list[Scalar]] = {}
     for name in sorted({*dimensions, *(name for setting in tries for name in setting)}):
         values = [setting[name] for setting in (base, *tries) if setting.get(name) is not None]

@@ -10,6 +10,7 @@ from kdsearch.auto import AUTO
 from kdsearch.errors import InvalidSetting, RunError
 from kdsearch.results.documents import read_json
 from kdsearch.results.export import METRICS, write_export
+from kdsearch.students import refuse_several
 from kdsearch.training.outcome import outcome
 from kdsearch.training.teacher import load_teacher, train_teacher
 from kdsearch.training.teaching import compute_outputs, keeps_outputs
@@ -37,6 +38,7 @@ def train_student(
         raise InvalidSetting(
             "method", AUTO, f"is for a search; name the method to train: {', '.join(experiment.methods)}"
         )
+    refuse_several(experiment.students, experiment.search, "a training", limits=False)
     folder = Path(to).expanduser().resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{str(to)!r} exists and is not empty: name a new folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdsearch.auto import AUTO
+from kdsearch.students import STUDENT
 from kdsearch.tuning.distributions import distributions, grid_size
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def _planned(experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]) -> l
     """
     if experiment.method == AUTO:
         return _of_each_method(experiment, tries)
+    if experiment.students:
+        return _of_each_student(experiment, tries)
     untaught = experiment.needs_teacher and _is_off(experiment)
     if experiment.constants and not experiment.dimensions and not untaught:
         tries = [experiment.constants, *tries]
@@ -74,6 +77,21 @@ def _of_each_method(
     return planned + [("try", experiment.completed(known)) for known in tries]
 
 
+def _of_each_student(
+    experiment: Experiment, tries: Sequence[Mapping[str, Scalar]]
+) -> list[tuple[str, dict[str, Scalar]]]:
+    """The published setting and the control with each student, those of the first before the others'.
+
+    A gain is one over the same student; and each student has a value at the end of the budget.
+    """
+    planned = [
+        (role, {STUDENT: name, **setting})
+        for name in experiment.students
+        for role, setting in _planned(experiment.with_students(name), ())
+    ]
+    return planned + [("try", experiment.completed(known)) for known in tries]
+
+
 def _is_off(experiment: Experiment) -> bool:
     """Whether paper and space turn the method off already."""
     return experiment.resolve(experiment.control()) == experiment.resolve(experiment.paper())
@@ -82,7 +100,7 @@ def _is_off(experiment: Experiment) -> bool:
 def _trials(experiment: Experiment, planned: int) -> int:
     """A space without freedom, or a grid, ends by itself."""
     found = distributions(experiment)
-    if not found:
+    if not found.keys() - {STUDENT}:  # each student has had the one setting that there is
         return planned
     if experiment.search.sampler == "grid":
         return min(experiment.search.trials, planned + grid_size(found))

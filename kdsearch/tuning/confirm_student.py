@@ -79,7 +79,8 @@ def read_test(objectives: TrainerObjectives, job: Job) -> Done:
     from kdsearch.training.trainer import default_device, predictor
 
     torch.set_num_threads(objectives.threads)
-    experiment, data, device = objectives.experiment, objectives.data, default_device()
+    experiment, _ = objectives.experiment.of(job.hyperparameters)  # of several students the setting's own
+    data, device = objectives.data, default_device()
     task = tasks.find(experiment.task)
     module = task.build(experiment.student, data)
     load_weights(module, job.folder / BEST / STUDENT)

@@ -40,7 +40,8 @@ def new_folder(experiment: Experiment, storage: str | Path) -> Path:
         if taken(experiment.name) or folder.exists():
             raise RunError(f"run {experiment.name!r} exists in {where}: choose another --name, or remove it")
         return folder
-    parts = (experiment.method, experiment.data.name, experiment.student.name)
+    student = "students" if experiment.students else experiment.student.name
+    parts = (experiment.method, experiment.data.name, student)
     stem = "-".join(_plain(Path(part.split(":")[0]).stem if ".py" in part else part) for part in parts)
     number = 1
     while taken(f"{stem}-{number}") or (root / f"{stem}-{number}").exists():

@@ -74,7 +74,7 @@ class Ledger:
         self._limits = within(experiment.search, reserve or {})
         self._rest = "; the rest is for the confirmation" if reserve else ""
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
-        self._pruner = make_pruner(experiment.search, experiment.training.epochs, task.mode, record.study)
+        self._pruner = make_pruner(experiment, task.mode, record.study, lambda number: self.trials[number])
         self._started = time.time() - record.seconds_before
         self._gpu_seconds = 0.0
         self._seconds = 0.0

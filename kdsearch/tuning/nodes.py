@@ -80,9 +80,8 @@ def other_nodes() -> dict[str, str]:
 def needed_paths(experiment: Experiment, data: DataSet | None) -> list[str]:
     """The experiment's files and folders that the driver has and that trials read: a person's code, weights, data."""
     named = [experiment.method, experiment.data.name]
-    for network in (experiment.student, experiment.teacher):
-        if network is not None:
-            named += [network.name, network.weights or ""]
+    for network in experiment.networks:
+        named += [network.name, network.weights or ""]
     if data is not None and not all(_in_memory(split) for split in (data.train, data.validation, data.test)):
         named.append(experiment.data.root or "")
     files = [name.rpartition(":")[0] if ".py:" in name else name for name in named]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import bisect
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import optuna
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from kdsearch.students import STUDENT
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kdsearch.experiment import Experiment
     from kdsearch.settings import SearchSettings
+    from kdsearch.tuning.trials import LiveTrial
 
 
 class Pruner(Protocol):
@@ -73,6 +78,32 @@ class ASHA:
         return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 
+class Apart:
+    """A pruner for each group of trials: they are judged among those of their own.
+
+    Args:
+        make: makes the pruner of a group.
+        group: the group of a trial, by its number.
+    """
+
+    def __init__(self, make: Callable[[], Pruner], group: Callable[[int], object]) -> None:
+        self._make = make
+        self._group = group
+        self._pruners: dict[object, Pruner] = {}
+
+    def stops(self, number: int, trial_id: int, epoch: int, value: float) -> bool:
+        return self._own(number).stops(number, trial_id, epoch, value)
+
+    def learn(self, number: int, epoch: int, value: float) -> None:
+        self._own(number).learn(number, epoch, value)
+
+    def _own(self, number: int) -> Pruner:
+        group = self._group(number)
+        if group not in self._pruners:
+            self._pruners[group] = self._make()
+        return self._pruners[group]
+
+
 class OptunaPruner:
     """One of Optuna's pruners, asked about the record."""
 
@@ -98,11 +129,16 @@ def decisions(search: SearchSettings, epochs: int) -> frozenset[int] | None:
             return None
 
 
-def make_pruner(search: SearchSettings, epochs: int, mode: str, study: optuna.Study) -> Pruner:
-    """The pruner that `search.scheduler` names."""
+def make_pruner(experiment: Experiment, mode: str, study: optuna.Study, trial: Callable[[int], LiveTrial]) -> Pruner:
+    """The pruner that the experiment's scheduler names; `trial` finds a trial by its number.
+
+    Of several students halving is apart for each: else only those of the largest came to the end.
+    """
+    search, epochs = experiment.search, experiment.training.epochs
     match search.scheduler:
         case "asha":
-            return ASHA(search.rungs(epochs), search.reduction_factor, mode)
+            asha = partial(ASHA, search.rungs(epochs), search.reduction_factor, mode)
+            return Apart(asha, lambda number: trial(number).hyperparameters[STUDENT]) if experiment.students else asha()
         case "hyperband":  # Falkner et al. 2018's asynchronous form: brackets of successive halving
             return OptunaPruner(
                 study, optuna.pruners.HyperbandPruner(search.grace_period, epochs, search.reduction_factor)

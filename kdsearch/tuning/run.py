@@ -14,6 +14,8 @@ from kdsearch.results import Results, RunLock
 from kdsearch.results.copies import home_of
 from kdsearch.results.links import refuse_links
 from kdsearch.results.packing import write_packing
+from kdsearch.results.students import write_students
+from kdsearch.students import in_setting
 from kdsearch.tuning.confirm import confirm_as_asked, quietly
 from kdsearch.tuning.driving import drive
 from kdsearch.tuning.folder import EXPERIMENT, created, naming_full_disks, new_folder, tidy
@@ -76,17 +78,21 @@ def search(
     remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
     for setting in tries:
         experiment.resolve(setting)
-    known = memories(Results(warm_start), experiment) if warm_start is not None else []
+    known = memories(Results(warm_start), experiment.anchored()) if warm_start is not None else []
     if objectives is not None and experiment.search.confirm is not None:
         why = "a confirmation trains on the experiment's data: leave it out with objectives of your own"
         raise InvalidSetting("search.confirm", str(experiment.search.confirm), why)
     with pool(experiment.resources, verbose) as wait_for_ray:
-        data = epoch = None
+        data = epoch = students = None
         if objectives is None:
+            from kdsearch.training.limits import within_limits
             from kdsearch.training.rehearsal import rehearse
 
             announce("checking data and networks")
             data = data_sets.load(experiment.data, experiment.task)
+            experiment, students = within_limits(experiment, data, announce)
+            for setting in tries:
+                experiment.resolve(setting)
             trainer = rehearse(experiment, data)
             if experiment.search.confirm is not None:
                 epoch = cost_of_an_epoch(experiment, trainer, data)
@@ -94,6 +100,7 @@ def search(
         resources = experiment.resources
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
         experiment = experiment.anchored().model_copy(update={"name": folder.name})
+        tries = [in_setting(setting) for setting in tries]
         experiment, room = _sized(experiment, gpus_per_trial(resources))
         if experiment.search.confirm is not None:
             check_pool(remote)
@@ -120,6 +127,8 @@ def search(
         ):
             if packing is not None:
                 write_packing(folder, packing)
+            if students is not None:
+                write_students(folder, students)
             results = drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
         # The code that the run names is what the caller gave.
         return confirm_as_asked(results, experiment, confirming, allow_code=True, verbose=verbose)

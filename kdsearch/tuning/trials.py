@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from kdsearch.auto import AUTO, METHOD, gathered, spread
+from kdsearch.students import STUDENT, anchored, text_in, text_of, without
 from kdsearch.tuning.failures import Failures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.results import Results
@@ -78,6 +81,7 @@ def memories(earlier: Results, experiment: Experiment) -> list[Memory]:
         for trial in earlier.trials
         if trial.state in ("COMPLETE", "PRUNED") and trial.role != "control" and trial.curve
         if (setting := _translated(trial.hyperparameters, earlier.experiment.get("method"), experiment)) is not None
+        if (setting := _of_its_students(setting, earlier.experiment, experiment)) is not None
     ]
 
 
@@ -88,6 +92,20 @@ def _translated(setting: dict[str, Scalar], method: Any, experiment: Experiment)
     if experiment.method != AUTO and method == AUTO:
         return gathered(experiment.method, setting) if setting.get(METHOD) == experiment.method else None
     return setting
+
+
+def _of_its_students(
+    setting: dict[str, Scalar], earlier: Mapping[str, Any], experiment: Experiment
+) -> dict[str, Scalar] | None:
+    """The setting of an earlier run as one of the experiment's students; None where it is of another student.
+
+    Where both have one student, trials of another one are a hint too.
+    """
+    own = setting.get(STUDENT)
+    if not experiment.students:
+        return without(setting) if own in (None, anchored(text_of(experiment.student))) else None
+    own = own or text_in(earlier.get(STUDENT))
+    return {STUDENT: own, **without(setting)} if own in experiment.students else None
 
 
 class Watcher(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from kdsearch import students
 from kdsearch.auto import AUTO, METHOD, gathered
 from kdsearch.files import remove_checked
 from kdsearch.results import search_facts, write_export
@@ -74,12 +75,14 @@ def bring_home(results: Results, trial: Trial, kept: Path, facts: Mapping[str, A
     setting = trial.hyperparameters
     if results.experiment["method"] == AUTO:  # a student is of one method, whose card and hyperparameters say so
         setting = {METHOD: facts["method"], **gathered(str(facts["method"]), setting)}
+    if students.STUDENT in setting:  # an export is given to others
+        setting = {**setting, students.STUDENT: students.label(str(setting[students.STUDENT]))}
     write_export(home, weights=kept / STUDENT, facts=facts, hyperparameters=setting)
     writer = TrialWriter(home, metric)
     pictures = {picture.stem: picture.read_bytes() for picture in sorted(kept.glob("*.png"))}
     panels = read_panels(kept.parent)
     if panels:
-        control = results.control
+        control = results.control_of(trial)
         without = {} if control is None or control == trial else read_panels(results.trial_folder(control))
         pictures["samples"] = samples_grid(panels, without)
     for name, content in pictures.items():

@@ -20,11 +20,14 @@ LAYERS = (
     {"settings", "objective"},
     {"data", "models", "results"},
     {"tasks", "methods"},
-    {"space", "spaces", "consent", "anchoring", "consistency", "experiment", "chain", "comparison", "auto"},
+    {
+        "space", "spaces", "consent", "anchoring", "consistency", "experiment", "chain", "comparison", "auto",
+        "students", "trial_settings",
+    },
     {"training"},
     {"tuning"},
     {"cli", "__init__", "__main__"},
-)
+)  # fmt: skip
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # Importing it costs no more than itself, and every layer may.

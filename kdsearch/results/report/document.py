@@ -90,7 +90,7 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
-        found: dict[str, Any] = plain(asdict(self))
+        found: dict[str, Any] = portable(plain(asdict(self)))  # a page is given to others
         return found
 
 
@@ -109,10 +109,10 @@ def gather(results: Results) -> Document:
         progress=progress(results),
         provisional=results.provisional,
         winner=winner,
-        paper=results.paper,
-        control=results.control,
-        over_paper=results.gain(winner, results.paper),
-        over_control=results.gain(winner, results.control),
+        paper=results.paper_of(winner),
+        control=results.control_of(winner),
+        over_paper=results.gain(winner, results.paper_of(winner)),
+        over_control=results.gain(winner, results.control_of(winner)),
         confirmed=confirmed,
         top=tuple(results.top(TOP)),
         counts=dict(results.counts),

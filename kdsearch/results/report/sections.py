@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdsearch.results.figures import duration, name_of, number, score
+from kdsearch.results.figures import duration, name_of, names_of_students, number, score
 from kdsearch.results.progress import budget_in_words
 from kdsearch.results.report.answer_section import answer_section
 from kdsearch.results.report.blocks import Block, Code, Details, Figure, Section, Table, Text
@@ -40,7 +40,8 @@ def sections(document: Document) -> list[Section]:
 
 def _question(document: Document) -> Iterator[Block]:
     experiment, better = document.experiment, "higher" if document.mode == "max" else "lower"
-    method, student, data = (name_of(experiment.get(key)) for key in ("method", "student", "data"))
+    method, data = (name_of(experiment.get(key)) for key in ("method", "data"))
+    student = names_of_students(experiment)
     yield Text(
         f"With which hyperparameters does {method or 'the method'} train the student {student or '(not named)'} best "
         f"on {data or 'the data'}? Judged by {document.metric} on the validation split; {better} is better."
