@@ -146,11 +146,6 @@ class NetworkSettings(NamedSettings):
     """Further keyword arguments of the function that builds the network."""
 
 
-def _off(value: Any) -> Any:
-    """YAML takes a bare `off` for false."""
-    return "off" if value is False else value
-
-
 class TeacherSettings(NetworkSettings):
     """A teacher: weights as given, or trained once before the trials when there are none."""
 
@@ -159,14 +154,11 @@ class TeacherSettings(NetworkSettings):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    cache: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"
-    """`auto`: where no augmentation is on, its outputs for the training images are computed once for the whole search
-    and shared by all trials, if they take less than 4 GiB; `off`: it is asked at every step."""
+    cache: Annotated[Literal["auto", "off"], BeforeValidator(lambda given: "off" if given is False else given)] = "auto"
+    """`auto`: outputs for images that are never augmented are computed once for all trials, if below 4 GiB."""
     cache_dtype: Literal["float32", "float16"] = "float32"
-    """In what the outputs are kept; float32 is exact."""
     cache_top_k: Annotated[int, Field(ge=1)] | None = None
-    """Keep the k largest logits of each image, and one for all other classes, over which the rest of the probability
-    is spread evenly; None: all."""
+    """Keep the k largest logits of an image; the other classes share the rest of the probability evenly. None: all."""
 
 
 class AugmentationSettings(Settings):
