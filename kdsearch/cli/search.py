@@ -74,10 +74,12 @@ def search(
         bool, typer.Option("--confirm", help="Confirm what was found at the end, out of the budget.")
     ] = False,
     confirm_top: Annotated[
-        int | None, typer.Option("--confirm-top", help="And so many of the best settings, in place of 3.", metavar="K")
+        int | None,
+        typer.Option("--confirm-top", help="Best settings to confirm, in place of 3; implies --confirm.", metavar="K"),
     ] = None,
     confirm_seeds: Annotated[
-        int | None, typer.Option("--confirm-seeds", help="And on so many fresh seeds, in place of 5.", metavar="N")
+        int | None,
+        typer.Option("--confirm-seeds", help="Fresh seeds that decide, in place of 5; implies --confirm.", metavar="N"),
     ] = None,
     storage: Storage = "runs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate, write nothing.")] = False,
