@@ -222,7 +222,9 @@ def test_what_no_generation_can_train_is_refused_before_the_first_and_nothing_is
 @pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(cli: Cli, tmp_path: Path) -> None:
     two = [{"student": "resnet8"}, {"student": {"name": "resnet8", "arguments": {"width": 0.25}}}]
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**CHAIN, "name": None, "generations": two}))
+    # So that a generation is still searched when the signal comes.
+    longer = {"data": {"name": "digits", "label_fraction": 0.25}, "training": {"epochs": 6}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**CHAIN, **longer, "name": None, "generations": two}))
     command = [str(Path(sys.executable).with_name("kdsearch")), "chain", "small.yaml"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     journal = tmp_path / "runs" / "small" / "2-resnet8" / "study.journal"
