@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,8 +90,9 @@ NOTED, REPLACED = "kdsearch.results.confirm_log:Log.add", "kdsearch.results.expo
 
 def test_a_confirmation_that_is_killed_trains_and_reads_nothing_twice(cluster: str, tmp_path: Path) -> None:
     """Killed before it notes a training, then when all is read and `best/` is about to be replaced."""
-    search(Experiment(**SEARCH), storage=tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for place in ("whole", "parts"):
+        (tmp_path / place).mkdir()
+        search(Experiment(**SEARCH), storage=tmp_path / place)
     plan: dict[str, Any] = {"top": 2, "seeds": 2}
     confirm(tmp_path / "whole" / "run", **plan)
     parts = tmp_path / "parts" / "run"
