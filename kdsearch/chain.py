@@ -20,13 +20,12 @@ from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UserError
 from kdsearch.experiment import Experiment
 from kdsearch.files import read_yaml
+from kdsearch.search_settings import ResourceSettings, SearchSettings
 from kdsearch.settings import (
     AugmentationSettings,
     DataSettings,
     NetworkSettings,
-    ResourceSettings,
     Scalar,
-    SearchSettings,
     Seed,
     Settings,
     TeacherSettings,
@@ -293,18 +292,6 @@ def plain(network: NetworkSettings) -> str:
     name = network.name
     text = Path(name.rpartition(":")[0]).stem if ".py:" in name else Path(name).name if ":" not in name else name
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.-")[:60] or "student"
-
-
-def difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """The first dotted key in which two resolved chains differ, with its two values; None where they are the same."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        parts = [(str(name), old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        parts = [(str(place), *pair) for place, pair in enumerate(zip(old, new, strict=True))]
-    else:
-        return None if old == new else (key, old, new)
-    found = (difference(before, after, f"{key}.{name}" if key else name) for name, before, after in parts)
-    return next((change for change in found if change is not None), None)
 
 
 def _given(section: Settings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kdsearch.methods.base import Method
-    from kdsearch.settings import Scalar, SearchSettings, TeacherSettings, TrainingSettings
+    from kdsearch.search_settings import SearchSettings
+    from kdsearch.settings import Scalar, TeacherSettings, TrainingSettings
     from kdsearch.space import Dimension, Hyperparameter
 
 _LARGEST_GRID = 100_000

@@ -16,6 +16,7 @@ from kdsearch.auto import AUTO, METHOD
 from kdsearch.consent import refuse_code
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.files import read_yaml as read_yaml
+from kdsearch.search_settings import ResourceSettings, SearchSettings
 from kdsearch.settings import (
     AugmentationSettings,
     Choices,
@@ -24,9 +25,7 @@ from kdsearch.settings import (
     NamedSettings,
     NetworkSettings,
     Range,
-    ResourceSettings,
     Scalar,
-    SearchSettings,
     Seed,
     Settings,
     TeacherSettings,

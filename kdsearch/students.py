@@ -22,7 +22,7 @@ from kdsearch.spaces import shipped_space
 from kdsearch.wording import Shown
 
 if TYPE_CHECKING:
-    from kdsearch.settings import SearchSettings
+    from kdsearch.search_settings import SearchSettings
 
 STUDENT = "student"
 """The hyperparameter that names the student."""

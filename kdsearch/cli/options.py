@@ -133,7 +133,7 @@ def _first_rung(space: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     from pathlib import Path
 
-    from kdsearch.settings import SearchSettings
+    from kdsearch.search_settings import SearchSettings
     from kdsearch.spaces import read_space
 
     epochs = overrides.get("training.epochs")

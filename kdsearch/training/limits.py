@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
-    from kdsearch.settings import NetworkSettings, SearchSettings
+    from kdsearch.search_settings import SearchSettings
+    from kdsearch.settings import NetworkSettings
 
 DEVICE, THREADS = "cpu", 1
 """Where latency is measured: the same on a machine with GPUs and without, and nothing is taken of GPUs of trials."""

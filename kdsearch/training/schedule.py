@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdsearch.settings import SearchSettings, TrainingSettings
+    from kdsearch.search_settings import SearchSettings
+    from kdsearch.settings import TrainingSettings
 
 
 def rate_factor(training: TrainingSettings, progress: float) -> float:

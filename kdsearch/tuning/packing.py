@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kdsearch.experiment import Experiment
-    from kdsearch.settings import ResourceSettings, Scalar
+    from kdsearch.search_settings import ResourceSettings
+    from kdsearch.settings import Scalar
     from kdsearch.training.probe import Described
 
     Tries = Sequence[Mapping[str, Scalar]]

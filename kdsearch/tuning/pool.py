@@ -17,7 +17,7 @@ from kdsearch.tuning.admission import check_token, other_versions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from kdsearch.settings import ResourceSettings
+    from kdsearch.search_settings import ResourceSettings
 
 # Read by Ray when it is imported or started: its own tables, loggers and signal handler are replaced by ours.
 ENVIRONMENT = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kdsearch.experiment import Experiment
-    from kdsearch.settings import SearchSettings
+    from kdsearch.search_settings import SearchSettings
     from kdsearch.tuning.trials import LiveTrial
 
 

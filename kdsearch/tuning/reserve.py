@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.results.packing import KindDocument, PackingDocument
-    from kdsearch.settings import Scalar, SearchSettings
+    from kdsearch.search_settings import SearchSettings
+    from kdsearch.settings import Scalar
     from kdsearch.training.trainer import Trainer
 
 LIMITS = {"time": "s", "gpu_hours": "gpuh", "images": "img", "training_time": "s"}

@@ -11,7 +11,7 @@ from kdsearch.tuning import pool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdsearch.settings import ResourceSettings
+    from kdsearch.search_settings import ResourceSettings
     from kdsearch.tuning.shares import Membership
 
 LOOK = 1.0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from kdsearch.chain import difference
 from kdsearch.consent import code_of, refuse_code
 from kdsearch.errors import RunError, SearchFailed
 from kdsearch.files import read_yaml, write_atomic
@@ -24,7 +24,7 @@ from kdsearch.tuning.run import resume, search
 from kdsearch.tuning.trials import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -70,6 +70,18 @@ def created(folder: Path, files: Mapping[str, str], runs: Sequence[str]) -> Iter
         if not any((folder / run / TRIALS).exists() for run in runs):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first dotted key in which two documents differ, with its two values; None where they are the same."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        parts = [(str(name), old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        parts = [(str(place), *pair) for place, pair in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else (key, old, new)
+    found = (difference(before, after, f"{key}.{name}" if key else name) for name, before, after in parts)
+    return next((change for change in found if change is not None), None)
 
 
 def check_same(what: str, name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

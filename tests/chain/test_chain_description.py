@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kdsearch.chain import Chain, difference, plain
+from kdsearch.chain import Chain, plain
 from kdsearch.errors import UserError
 from kdsearch.experiment import Experiment
 from kdsearch.settings import NetworkSettings
 from kdsearch.tuning.agenda import Agenda
+from kdsearch.tuning.series import difference
 
 CHAIN: dict[str, Any] = {
     "seed": 3,

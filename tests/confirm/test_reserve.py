@@ -11,7 +11,7 @@ from kdsearch.chain import Chain
 from kdsearch.comparison import compare
 from kdsearch.errors import InvalidSetting, UserError
 from kdsearch.experiment import Experiment
-from kdsearch.settings import SearchSettings
+from kdsearch.search_settings import SearchSettings
 from kdsearch.training.trainer import Trainer
 from kdsearch.tuning.reserve import Epoch, Trainings, images_of_an_epoch, reserve, sharing, trainings, within
 

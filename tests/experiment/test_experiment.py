@@ -16,15 +16,13 @@ from pydantic import ValidationError
 from kdsearch import methods
 from kdsearch.errors import InvalidSetting, UnknownName, UserError
 from kdsearch.experiment import Experiment, find_space, read_settings
+from kdsearch.search_settings import Phase, ResourceSettings, SearchSettings
 from kdsearch.settings import (
     AugmentationSettings,
     Choices,
     DataSettings,
     NetworkSettings,
-    Phase,
     Range,
-    ResourceSettings,
-    SearchSettings,
     TeacherSettings,
     TrainingSettings,
 )

@@ -10,7 +10,7 @@ from kdsearch.chain import Chain
 from kdsearch.cli.options import load_experiment
 from kdsearch.errors import UserError
 from kdsearch.experiment import Experiment
-from kdsearch.settings import ResourceSettings
+from kdsearch.search_settings import ResourceSettings
 from kdsearch.tuning.pool import shares
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "kdsearch"
 # From the ground up. A module may import from its own layer (there without cycles) and from those below.
 LAYERS = (
     {"errors", "files", "user_code", "versions", "wording"},
-    {"settings", "objective"},
+    {"settings", "search_settings", "objective"},
     {"data", "models", "results"},
     {"tasks", "methods"},
     {

@@ -9,16 +9,8 @@ import pytest
 import yaml
 
 from kdsearch import methods
-from kdsearch.settings import (
-    Choices,
-    DataSettings,
-    NetworkSettings,
-    Range,
-    ResourceSettings,
-    SearchSettings,
-    TeacherSettings,
-    TrainingSettings,
-)
+from kdsearch.search_settings import ResourceSettings, SearchSettings
+from kdsearch.settings import Choices, DataSettings, NetworkSettings, Range, TeacherSettings, TrainingSettings
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 SECTIONS = {

@@ -13,13 +13,13 @@ import sys
 import pytest
 
 from kdsearch.errors import UserError
-from kdsearch.settings import ResourceSettings
+from kdsearch.search_settings import ResourceSettings
 from kdsearch.tuning.pool import ENVIRONMENT, pool
 
 SCRIPT = """
 import json, os, re, socket, struct
 from pathlib import Path
-from kdsearch.settings import ResourceSettings
+from kdsearch.search_settings import ResourceSettings
 from kdsearch.tuning.pool import pool
 
 def family(root):

@@ -8,7 +8,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies
 
-from kdsearch.settings import SearchSettings
+from kdsearch.search_settings import SearchSettings
 from kdsearch.tuning.pruner import ASHA, decisions
 
 

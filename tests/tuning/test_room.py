@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdsearch.settings import ResourceSettings
+from kdsearch.search_settings import ResourceSettings
 from kdsearch.tuning import pool, room, shares
 from kdsearch.tuning.room import Room
 

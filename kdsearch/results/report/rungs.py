@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdsearch.settings import SearchSettings, TrainingSettings
+from kdsearch.search_settings import SearchSettings
+from kdsearch.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
