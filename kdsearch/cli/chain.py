@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdsearch.cli import series
 from kdsearch.cli.options import AllowCode
-from kdsearch.cli.output import Column, Row, print_json, say
+from kdsearch.cli.output import Column, Row, say
 from kdsearch.cli.runs import AsJson, Storage
 from kdsearch.cli.table import print_table
 
@@ -58,23 +59,8 @@ def chain(
 
 
 def drive(run: Callable[[], dict[str, Any]], folder: Path, *, as_json: bool = False) -> None:
-    """Run a chain and show its end; ended by Ctrl-C wherever, it says how to go on."""
-    try:
-        document = run()
-    except KeyboardInterrupt:
-        if folder.exists() and not as_json:
-            say(_go_on(folder), "bold", wrap=False)
-        raise
-    if as_json:
-        print_json(document)
-        return
-    say()
-    show_chain(document)
-    say()
-    if document["state"] == "COMPLETE":
-        _show_next(document, folder)
-    else:
-        say(_go_on(folder), "bold", wrap=False)
+    """Run a chain and show its end."""
+    series.drive(run, folder, show_chain, _show_next, _go_on, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -106,7 +92,7 @@ def show_chain(document: dict[str, Any]) -> None:
         say(remark, "dim")
 
 
-def _show_next(document: dict[str, Any], folder: Path) -> None:
+def _show_next(folder: Path, document: dict[str, Any]) -> None:
     from kdsearch.cli.views import nearby, typed_folder
 
     last = [row["name"] for row in document["rows"] if row["kind"] == "generation"][-1]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdsearch.cli import options
+from kdsearch.cli import options, series
 from kdsearch.cli.budget import parse_budget
-from kdsearch.cli.output import Column, Row, console, print_json, say, score
+from kdsearch.cli.output import Column, Row, console, say, score
 from kdsearch.cli.runs import AsJson, Storage
 from kdsearch.cli.table import print_table
 from kdsearch.errors import InvalidSetting
@@ -166,25 +166,14 @@ def _load(
 
 
 def drive(run: Callable[[], dict[str, Any]], folder: Path, *, as_json: bool = False) -> None:
-    """Run a comparison and show its end; ended by Ctrl-C wherever, it says how to go on."""
-    try:
-        document = run()
-    except KeyboardInterrupt:
-        if folder.exists() and not as_json:
-            say(_go_on(folder), "bold", wrap=False)
-        raise
-    if as_json:
-        print_json(document)
-        return
-    say()
-    show_comparison(document)
-    say()
-    if document["state"] == "COMPLETE":
-        from kdsearch.cli.views import nearby
+    """Run a comparison and show its end."""
+    series.drive(run, folder, show_comparison, _show_next, _go_on, as_json=as_json)
 
-        say(f"table and plot: {shlex.quote(nearby(folder))}/README.md and compare.png", wrap=False)
-    else:
-        say(_go_on(folder), "bold", wrap=False)
+
+def _show_next(folder: Path, document: Mapping[str, Any]) -> None:
+    from kdsearch.cli.views import nearby
+
+    say(f"table and plot: {shlex.quote(nearby(folder))}/README.md and compare.png", wrap=False)
 
 
 def show_comparison(document: Mapping[str, Any]) -> None:

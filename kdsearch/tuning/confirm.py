@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kdsearch.errors import DiskFull, RunError, SearchFailed
+from kdsearch.errors import RunError, SearchFailed
 from kdsearch.experiment import Experiment
 from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock, search_facts
@@ -19,17 +19,16 @@ from kdsearch.results.copies import home_of
 from kdsearch.results.documents import read_json, to_json
 from kdsearch.results.export import METRICS
 from kdsearch.results.links import refuse_links
-from kdsearch.results.storage import is_chain, run_name
+from kdsearch.results.storage import is_chain
 from kdsearch.tuning.confirm_student import Job, read_test, train
-from kdsearch.tuning.failures import full_disk
-from kdsearch.tuning.folder import BEST, EXPERIMENT, tidy
+from kdsearch.tuning.folder import BEST, EXPERIMENT, naming_full_disks, tidy
 from kdsearch.tuning.objective import FACTS
 from kdsearch.tuning.uploading import uploading
 from kdsearch.tuning.winner import bring_home
 from kdsearch.tuning.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from kdsearch.results import Trial
@@ -126,7 +125,7 @@ def confirm(
     if home is not None:
         folder = home.driven(folder.name)
         folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(folder), _naming_full_disks(folder), uploading(folder, remote, watcher.announce) as upload:
+    with RunLock(folder), naming_full_disks(folder, "confirm"), uploading(folder, remote, watcher.announce) as upload:
         if upload is not None:  # what was read above may be older
             results = Results(folder)
             found = plan(results, top, seeds)
@@ -256,16 +255,3 @@ def _is_kept(job: Job) -> bool:
 def _facts_of(run: Path) -> dict[str, object]:
     """What the run's `best/` says of itself so far."""
     return read_json(run / BEST / METRICS) if (run / BEST / METRICS).is_file() else {}
-
-
-@contextlib.contextmanager
-def _naming_full_disks(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if (full := full_disk(error)) is None:
-            raise
-        raise DiskFull(
-            f"no room is left on the disk of {full.filename or folder}: make some, then  "
-            f"kdsearch confirm {run_name(folder)}"
-        ) from None

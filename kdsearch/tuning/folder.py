@@ -14,7 +14,7 @@ from kdsearch.results.copies import Home
 from kdsearch.results.documents import read_json
 from kdsearch.results.remote import is_url
 from kdsearch.results.storage import run_name, storage_folder
-from kdsearch.tuning.failures import DISK_FULL_CODES
+from kdsearch.tuning.failures import full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,19 +99,19 @@ def tidy(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def naming_full_disks(folder: Path) -> Iterator[None]:
-    """Inside, a full disk is one sentence that names the place and how to go on."""
+def naming_full_disks(folder: Path, command: str = "resume") -> Iterator[None]:
+    """Inside, a full disk is one sentence that names the place and the command that goes on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL_CODES:
+        if (full := full_disk(error)) is None:
             raise
-        raise no_room(folder, str(error.filename or folder)) from None
+        raise no_room(folder, str(full.filename or folder), command) from None
 
 
-def no_room(folder: Path, place: str) -> DiskFull:
-    """The error that ends the search of the run in `folder`, which is gone again where no trial had begun."""
-    then = f"then  kdsearch resume {run_name(folder)}" if folder.exists() else "and search again"
+def no_room(folder: Path, place: str, command: str = "resume") -> DiskFull:
+    """The error that ends the work on the run in `folder`, which is gone again where no trial had begun."""
+    then = f"then  kdsearch {command} {run_name(folder)}" if folder.exists() else "and search again"
     return DiskFull(f"no room is left on the disk of {place}: make some, {then}")
 
 
