@@ -83,7 +83,8 @@ class Workers:
                 yield _answer(reference, running.pop(reference))
         finally:
             for reference in running:
-                ray.cancel(reference, force=True)
+                # Not by force: where a task ends at that moment, Ray 2.60 takes this process along (`_Exit(1)`).
+                ray.cancel(reference)
 
     def ready(self) -> Any:
         """Data and teacher in the object store, where all processes of a node map the same memory."""
