@@ -57,7 +57,10 @@ class Workers:
         self._held.close()
 
     def each(self, work: Work, jobs: Sequence[Job]) -> Iterator[Done]:
-        """What the work gives for each job, as they end; where one fails, or the caller leaves, the others are ended.
+        """What the work gives for each job, as they end; where one fails, the others are ended.
+
+        Where the caller leaves, as by Ctrl-C, they end with the pool: a terminal has told their processes too, and Ray
+        2.60 ends this one (`_Exit(1)`) when a task that it cancels answers at that moment.
 
         Each has the CPUs and GPUs of a trial, and as many run at a time as trials would. A lost process or node is
         made up for as often as the run allows. Raises SearchFailed with the reason of a failure, and the OSError of a
@@ -81,10 +84,10 @@ class Workers:
                     running[remote.remote(objectives, job)] = job
                 (reference,), _ = ray.wait(list(running))
                 yield _answer(reference, running.pop(reference))
-        finally:
+        except Exception:
             for reference in running:
-                # Not by force: where a task ends at that moment, Ray 2.60 takes this process along (`_Exit(1)`).
-                ray.cancel(reference)
+                ray.cancel(reference, force=True)
+            raise
 
     def ready(self) -> Any:
         """Data and teacher in the object store, where all processes of a node map the same memory."""
