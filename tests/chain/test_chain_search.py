@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import ray
 import yaml
 
 from kdsearch.chain import Chain, Step
 from kdsearch.errors import RunError, UserError
 from kdsearch.results import Results, RunLock
 from kdsearch.tuning.chain import quietly, resume_chain, run_chain
-from kdsearch.tuning.pool import ENVIRONMENT
 from kdsearch.tuning.series import Quiet
+from tests.local_ray import started
 from tests.places import told_places
 
 if TYPE_CHECKING:
@@ -55,11 +54,8 @@ TIMES = ("latency", "seconds")
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """One Ray for the chains that run in this process."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with started(cpus=1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import ray
 
 from kdsearch.comparison import Comparison, Entry, compare
 from kdsearch.errors import InvalidSetting, RunError
@@ -21,8 +20,8 @@ from kdsearch.results.compare import read_comparison
 from kdsearch.results.confirmation import WINNER, read_confirmation
 from kdsearch.tuning.compare import rehearsed, resume_comparison, run_comparison
 from kdsearch.tuning.confirm import Quiet as QuietConfirmation
-from kdsearch.tuning.pool import ENVIRONMENT
 from kdsearch.tuning.series import Quiet
+from tests.local_ray import started
 
 if TYPE_CHECKING:
     from kdsearch.objective import Report
@@ -57,11 +56,8 @@ def comparison(seed: int = 0, **changes: Any) -> Comparison:
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with started(cpus=1):
+        yield
 
 
 @pytest.fixture(scope="module")

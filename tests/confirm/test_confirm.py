@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import ray
 import yaml
 from safetensors.torch import load_file
 
@@ -34,8 +33,8 @@ from kdsearch.tuning import search
 from kdsearch.tuning.confirm import Quiet, confirm
 from kdsearch.tuning.confirm_student import Job, read_test, train
 from kdsearch.tuning.objective import TrainerObjectives
-from kdsearch.tuning.pool import ENVIRONMENT
 from kdsearch.tuning.winner import take_home
+from tests.local_ray import started
 from tests.places import told_places
 
 if TYPE_CHECKING:
@@ -57,11 +56,8 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
     """One Ray with two CPUs for all of this file."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with started(cpus=2):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import ray
 import yaml
 
 from kdsearch.cli import main
@@ -30,8 +29,8 @@ from kdsearch.results.progress import budget_in_words, progress
 from kdsearch.tuning import resume, search
 from kdsearch.tuning.confirm import Quiet as QuietConfirmation
 from kdsearch.tuning.confirm import confirm
-from kdsearch.tuning.pool import ENVIRONMENT
 from kdsearch.tuning.series import Quiet
+from tests.local_ray import started
 
 if TYPE_CHECKING:
     from kdsearch.objective import Report
@@ -69,11 +68,8 @@ def experiment(**changes: Any) -> Experiment:
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with started(cpus=1):
+        yield
 
 
 @pytest.fixture(scope="module")
