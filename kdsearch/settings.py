@@ -209,7 +209,8 @@ class TrainingSettings(Settings):
     """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type; on a CPU fp32 is used whatever is asked."""
-    channels_last: bool = False
+    channels_last: bool | None = None
+    """Keep the channels of a pixel side by side in memory; None: on CPUs, where steps take 0.7 to 0.8 of the time."""
     compile: bool = False
     """torch.compile the student."""
     averaging: bool = True

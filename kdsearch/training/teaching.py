@@ -20,6 +20,7 @@ from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit, resident
 from kdsearch.data.teacher_outputs import TeacherOutputs, fixed_views
 from kdsearch.errors import InvalidSetting
+from kdsearch.training.devices import memory_format
 from kdsearch.training.randomness import seeded
 from kdsearch.user_code import loaded_modules
 
@@ -75,9 +76,11 @@ def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, dev
     assert settings is not None
     mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
     order = torch.split(torch.arange(len(data.train)), experiment.training.batch_size)
+    layout = memory_format(experiment.training, device)
     parts = []
     for images in resident(data.train, device).fetch(order):
-        logits = teacher(preprocess(images.to(device, non_blocking=True), mean, std, size)).cpu()
+        views = preprocess(images.to(device, non_blocking=True), mean, std, size)
+        logits = teacher(views.contiguous(memory_format=layout)).cpu()
         parts.append(TeacherOutputs.of(logits, settings.cache_dtype, settings.cache_top_k))
     return TeacherOutputs.joined(parts)
 

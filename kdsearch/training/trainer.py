@@ -19,6 +19,7 @@ from kdsearch.data.randomness import torch_seed
 from kdsearch.errors import Diverged
 from kdsearch.objective import Report
 from kdsearch.training.averaging import AveragedStudent
+from kdsearch.training.devices import memory_format
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.randomness import seeded
 from kdsearch.training.schedule import shown_epochs
@@ -87,6 +88,7 @@ class Trainer:
         self.task = tasks.find(experiment.task)
         settings = experiment.resolve(hyperparameters)
         self.training = settings.training
+        self.memory_format = memory_format(self.training, self.device)
         self.history: list[Report] = []
         self.best: Best | None = None
 
@@ -110,13 +112,13 @@ class Trainer:
             device=self.device,
             partners=self.experiment.method_class.needs_partners,
             size=self.size,
-            channels_last=self.training.channels_last,
+            channels_last=self.memory_format is torch.channels_last,
             taught=taught if self.experiment.method_class.needs_teacher else None,
         )
 
     def _build_student(self) -> nn.Module:
         student = self.task.build(self.experiment.student, self.data).to(self.device)
-        return student.to(memory_format=torch.channels_last) if self.training.channels_last else student
+        return student.to(memory_format=self.memory_format)
 
     def _facts(self) -> Facts:
         return data_sets.facts(self.data, steps=self.steps, epochs=self.training.epochs, size=self.size)

@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     from kdsearch.tuning.trainable import TrialContext
 
 
+def import_tune() -> None:
+    """Import what `run_trials` needs, while Ray is starting: it takes seconds."""
+    from kdsearch.tuning import bridge, trainable  # noqa: F401
+
+
 def run_trials(plan: Plan, ledger: Ledger) -> None:
     """Let Ray Tune run the ledger's trials."""
-    # Imported here, not above: it takes seconds, in which Ray is starting.
     from ray import tune
 
     from kdsearch.tuning.bridge import HandedOut, LedgerScheduler, LedgerSearcher, Silent
     from kdsearch.tuning.trainable import TrialActor
 
     resources = plan.experiment.resources
+    cpus = resources.cpus_per_trial
     trainable = tune.with_resources(
         tune.with_parameters(TrialActor, context=_context(plan)),
-        lambda config: tune.PlacementGroupFactory([_bundle(resources.cpus_per_trial, config["gpus"])]),
+        # It travels to the trials' processes, so it names nothing of this module: they would import all that it does.
+        lambda config: tune.PlacementGroupFactory(
+            [{"CPU": cpus} | ({"GPU": gpus} if (gpus := config["gpus"]) else {})]
+        ),
     )
     # A Ray of the search's own is shared with nobody.
     membership = Membership(f"{plan.folder.name}-{uuid.uuid4().hex}") if resources.address is not None else None
@@ -87,7 +95,3 @@ def _told_by(error: BaseException) -> BaseException:
     while type(error).__name__ == "TuneError" and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__ or error
     return error
-
-
-def _bundle(cpus: float, gpus: float) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}

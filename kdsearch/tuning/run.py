@@ -18,6 +18,7 @@ from kdsearch.results.students import write_students
 from kdsearch.students import in_setting
 from kdsearch.tuning.confirm import confirm_as_asked, quietly
 from kdsearch.tuning.driving import drive
+from kdsearch.tuning.fit import import_tune
 from kdsearch.tuning.folder import EXPERIMENT, created, naming_full_disks, new_folder, tidy
 from kdsearch.tuning.journal import reopen_failed
 from kdsearch.tuning.nodes import check_nodes
@@ -96,6 +97,7 @@ def search(
             trainer = rehearse(experiment, data)
             if experiment.search.confirm is not None:
                 epoch = cost_of_an_epoch(experiment, trainer, data)
+        import_tune()
         wait_for_ray()
         resources = experiment.resources
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
@@ -175,6 +177,7 @@ def resume(
                 experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
             tidy(folder)
             data = data_sets.load(experiment.data, experiment.task) if objectives is None else None
+            import_tune()
             wait_for_ray()
             _, room = _sized(experiment, experiment.resources.gpus)
             check_nodes(experiment, None if remote else root, data)
