@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,6 +121,35 @@ def bar_chart(rows: Sequence[tuple[str, float, str]], label: str) -> str:
         parts += [text(0, top + 11, name, "name"), box(0, top + 15, across(length), 12, "bar")]
         parts.append(text(across(length) + 5, top + 25, said, "tick"))
     return drawing(len(rows) * _BAR * 1.3 + 2, parts, label=label, across=across)
+
+
+def front_chart(rows: Sequence[Mapping[str, Any]], cost: str, metric: str) -> str | None:
+    """What students reach over what they cost, their `parameters` or their `latency`; `rows`: as `student_rows` has
+    them. None where nothing is known of any."""
+    shown = [row for row in rows if row["value"] is not None and row[cost] is not None]
+    if not shown:
+        return None
+    title, unit = {"parameters": ("parameters", 1), "latency": ("milliseconds for one image", 1000)}[cost]
+    across = Scale(0, 1.05 * unit * max(row[cost] for row in shown), LEFT, WIDTH - RIGHT)
+    up = Scale(*span([row["value"] for row in shown]), HEIGHT - BOTTOM, TOP)
+    places = [(across(unit * row[cost]), up(row["value"])) for row in shown]
+    names = [
+        text(
+            x + (-8 if x > WIDTH / 2 else 8),
+            y + 3.5,
+            row["name"],
+            "tick halo",
+            anchor="end" if x > WIDTH / 2 else "start",
+            longest=24,
+        )
+        for (x, y), row in zip(places, shown, strict=True)
+    ]
+    marks = [(x, y, "COMPLETE" if row["front"] else "") for (x, y), row in zip(places, shown, strict=True)]
+    label = f"{metric} of {len(shown)} students over {title}: "
+    label += "; ".join(f"{row['name']} {score(row['value'])} at {value_label(unit * row[cost])}" for row in shown) + "."
+    return drawing(
+        HEIGHT, [*_frame(across, up, metric, title), *_marks(marks), *names], label=label, across=across, up=up
+    )
 
 
 def slice_chart(landscape: Landscape, place: int, metric: str, best: int | None) -> str:

@@ -22,6 +22,7 @@ from kdsearch.results.report.landscape import Landscape, find_landscape
 from kdsearch.results.report.rungs import Rung, find_rungs
 from kdsearch.results.report.spending import Spending, find_spending
 from kdsearch.results.storage import run_name
+from kdsearch.results.students import student_rows
 from kdsearch.results.verdict import readings, scope, verdicts
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Document:
     """Gains of the winner in the search, positive where it is better; None unless both reached the full budget."""
     over_control: float | None
     confirmed: Confirmed | None
+    students: tuple[Mapping[str, Any], ...]
+    """A row for each student of a search that chooses among several, as `student_rows` gives it; else empty."""
     top: tuple[Trial, ...]
     counts: Mapping[str, int]
     searched: tuple[str, ...]
@@ -114,6 +117,7 @@ def gather(results: Results) -> Document:
         over_paper=results.gain(winner, results.paper_of(winner)),
         over_control=results.gain(winner, results.control_of(winner)),
         confirmed=confirmed,
+        students=tuple(_students(results)),
         top=tuple(results.top(TOP)),
         counts=dict(results.counts),
         searched=results.searched,
@@ -156,6 +160,15 @@ def _best_facts(results: Results) -> dict[str, Any]:
         return read_json(path) if path.is_file() else {}
     except KDSearchError:
         return {}
+
+
+def _students(results: Results) -> list[dict[str, Any]]:
+    """The students that were searched; empty of one alone, and where the file cannot be read."""
+    try:
+        rows = student_rows(results) or []
+    except (KDSearchError, KeyError, TypeError, AttributeError):
+        return []
+    return rows if len(rows) > 1 else []
 
 
 def _failures(trials: Iterable[Trial]) -> list[Failure]:

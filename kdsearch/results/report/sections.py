@@ -11,6 +11,7 @@ from kdsearch.results.report.blocks import Block, Code, Details, Figure, Section
 from kdsearch.results.report.charts import bar_chart, history_chart
 from kdsearch.results.report.document import experiment_yaml
 from kdsearch.results.report.landscape_section import landscape_section
+from kdsearch.results.report.students_section import students_section
 from kdsearch.results.report.words import STATES, said_of, value_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def sections(document: Document) -> list[Section]:
     found = [
         Section("The question", list(_question(document))),
         answer_section(document),
+        students_section(document),
         Section("How the search went", list(_history(document))),
         Section("Rungs", list(_rungs(document))),
         landscape_section(document),
