@@ -1,10 +1,12 @@
 """Learning curves for the search-cost study: `python benchmarks/record_curves.py --settings 400 --seeds 2`.
 
 For each workload of workloads.py, settings drawn from its space are trained to the full budget. A line of
-benchmarks/results/curves/METHOD-SET.jsonl is one training: the setting's number (from which it can be drawn again), the
-seed, and how many of the validation images the student got right after each epoch, with its raw and with its averaged
-weights; a diverged one has fewer epochs. Ended anywhere, the same command goes on; all workloads advance together,
-seed by seed.
+benchmarks/results/curves/METHOD-SET.jsonl is one setting and seed: the setting's number (from which it can be drawn
+again), the seed, and how many of the validation images the student got right after the epochs of LOOKED_AT, with its
+raw and with its averaged weights; a diverged one has fewer of them. `short` has the same of the ends of trainings whose
+own full budget is that of a rung, so that their schedules are complete: what a trial that begins anew at each rung
+shows there.
+Ended anywhere, the same command goes on; all workloads advance together, seed by seed.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from workloads import WORKLOADS, workload
+from workloads import EPOCHS, WORKLOADS, workload
 
 from kdsearch.settings import Scalar
 from kdsearch.tuning.sampler import Sampler
 
 FOLDER = Path(__file__).resolve().parent / "results" / "curves"
+WEIGHTS = {"raw": "validation", "averaged": "validation_averaged"}
+SHORT = (3, 9)
+"""Epochs of the rungs below the full budget."""
+LOOKED_AT = (1, 2, *range(3, EPOCHS + 1, 3))
+"""Epochs after which validation is looked at: after each it would take as long as the training."""
 Task = tuple[str, int, int]
 """Workload, number of the setting, seed."""
 
@@ -80,25 +87,50 @@ def loaded(name: str, storage: Path) -> tuple[Any, Any, Any]:
 
 
 def train(task: Task, hyperparameters: dict[str, Scalar], storage: Path) -> dict[str, Any]:
-    """One training, as its line."""
+    """The trainings of one setting and seed, as their line."""
+    name, number, seed = task
+    started = time.process_time()
+    short = {}
+    for epochs in SHORT:
+        ends = curves(name, hyperparameters, seed, storage, epochs, (epochs,))
+        short[epochs] = [ends[which][-1] if ends[which] else 0 for which in WEIGHTS]
+    whole = curves(name, hyperparameters, seed, storage, EPOCHS, LOOKED_AT)
+    taken = round(time.process_time() - started, 2)
+    return {"setting": number, "seed": seed, "cpu": taken, **whole, "short": short}
+
+
+def curves(
+    name: str,
+    hyperparameters: dict[str, Scalar],
+    seed: int,
+    storage: Path,
+    epochs: int,
+    looked_at: tuple[int, ...],
+) -> dict[str, list[int]]:
+    """Of a training of so many epochs: how many images were right after those that are looked at."""
     from kdsearch.errors import Diverged
     from kdsearch.training.trainer import Trainer
 
-    name, number, seed = task
+    class Sparse(Trainer):
+        """A Trainer that validates now and then."""
+
+        def validate(self) -> tuple[float, dict[str, float]]:
+            return super().validate() if self.epochs_done + 1 in looked_at else (0.0, {})
+
     experiment, data, teacher = loaded(name, storage)
-    trainer = Trainer(experiment, hyperparameters, seed=seed, data=data, teacher=teacher)
-    started = time.process_time()
+    training = experiment.training.model_copy(update={"epochs": epochs})
+    experiment = experiment.model_copy(update={"training": training})
+    trainer = Sparse(experiment, hyperparameters, seed=seed, data=data, teacher=teacher)
     try:
         while not trainer.finished:
             trainer.epoch()
     except Diverged:
         pass
     images = len(data.validation)
-    curves = {
-        which: [round(report.metrics[f"{prefix}/accuracy"] * images) for report in trainer.history]
-        for which, prefix in (("raw", "validation"), ("averaged", "validation_averaged"))
+    looks = [report.metrics for report in trainer.history if report.epoch in looked_at]
+    return {
+        which: [round(metrics[f"{prefix}/accuracy"] * images) for metrics in looks] for which, prefix in WEIGHTS.items()
     }
-    return {"setting": number, "seed": seed, "cpu": round(time.process_time() - started, 2), **curves}
 
 
 def to_do(names: list[str], count: int, seeds: int) -> Iterator[Task]:

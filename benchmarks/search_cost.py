@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from record_curves import recorded, settings
+from record_curves import LOOKED_AT, SHORT, recorded, settings
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from strategies import STRATEGIES, Setting, Strategy
 from workloads import EPOCHS, WORKLOADS, workload
@@ -35,7 +35,7 @@ from kdsearch.tuning.distributions import distributions
 
 RESULT = Path(__file__).resolve().parent / "results" / "search_cost.json"
 WITHIN = 0.005
-RUNGS = (3, 9, 27)
+RUNGS = (*SHORT, EPOCHS)
 Floats = NDArray[np.float64]
 
 
@@ -45,18 +45,31 @@ class Table:
 
     Args:
         coordinates: of the settings in the unit cube, float [settings, hyperparameters].
-        curves: accuracy after each epoch, float [weights (raw, averaged), seeds, settings, epochs].
+        curves: accuracy after each epoch, NaN where nobody looked, float [weights (raw, averaged), seeds, settings,
+            epochs].
+        short: accuracy at the end of trainings whose full budget is a rung's, float [weights, seeds, settings, rungs].
     """
 
     name: str
     coordinates: Floats
     curves: Floats
+    short: Floats
 
     @cached_property
     def ends(self) -> Floats:
         """The denoised end of each setting, float [settings]."""
         ends: Floats = self.curves[1, :, :, -1].mean(0)
         return ends
+
+    def shown(self, setting: int, seed: int, *, restarts: bool, raw: bool) -> Floats:
+        """What a trial shows after each epoch that it trains; NaN where it is not looked at."""
+        weights = 0 if raw else 1
+        whole = self.curves[weights, seed, setting]
+        if not restarts:
+            return whole
+        ends = self.short[weights, seed, setting]
+        parts = [np.append(np.full(rung - 1, np.nan), end) for rung, end in zip(SHORT, ends, strict=True)]
+        return np.concatenate([*parts, whole])
 
     def nearest(self, setting: Setting) -> int:
         """The recorded setting that stands for this one."""
@@ -95,18 +108,24 @@ def read_table(name: str) -> Table | None:
         [[_whole(rows[number, seed][weights]) for number in numbers] for seed in seeds]
         for weights in ("raw", "averaged")
     ]
+    short = [
+        [[[rows[number, seed]["short"][str(rung)][weights] for rung in SHORT] for number in numbers] for seed in seeds]
+        for weights in range(2)
+    ]
     drawn = settings(name, max(numbers) + 1)
-    return Table(name, np.array([place(name, drawn[number]) for number in numbers]), np.array(curves) / images)
+    places = np.array([place(name, drawn[number]) for number in numbers])
+    return Table(name, places, np.array(curves) / images, np.array(short) / images)
 
 
-def _whole(curve: list[int]) -> list[int]:
-    """A diverged training scores nothing from there on."""
-    return [*curve, *[0] * (EPOCHS - len(curve))]
+def _whole(curve: list[int]) -> list[float]:
+    """After each epoch, NaN where nobody looked; a diverged training scores nothing from there on."""
+    seen: dict[int, float] = dict(zip(LOOKED_AT, [*curve, *[0] * (len(LOOKED_AT) - len(curve))], strict=True))
+    return [seen.get(epoch, np.nan) for epoch in range(1, EPOCHS + 1)]
 
 
 @dataclass
 class Trial:
-    """A running trial: the recorded setting that it replays, its curve, and how far it is."""
+    """A trial that runs or waits: the recorded setting that it replays, what it shows epoch by epoch, how far it is."""
 
     stands_for: int
     curve: Floats
@@ -121,9 +140,12 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -
     due: list[tuple[int, int]] = []
     clock, highest = 0, -1.0
     for spent in range(1, most + 1):
-        while len(due) < slots and (setting := strategy.ask(len(trials))) is not None:
-            nearest = table.nearest(setting)
-            trials.append(Trial(nearest, table.curves[1, random.integers(table.curves.shape[1]), nearest]))
+        while len(due) < slots and (next_one := strategy.ask(len(trials))) is not None:
+            if isinstance(next_one, int):  # it has waited
+                heapq.heappush(due, (clock + 1, next_one))
+                continue
+            nearest, of_seed = table.nearest(next_one), int(random.integers(table.curves.shape[1]))
+            trials.append(Trial(nearest, table.shown(nearest, of_seed, restarts=strategy.restarts, raw=strategy.raw)))
             heapq.heappush(due, (clock + 1, len(trials) - 1))
         clock, number = heapq.heappop(due)
         trial = trials[number]
@@ -133,8 +155,8 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -
             highest = value
             if table.ends[trial.stands_for] >= good:
                 return spent
-        complete = trial.epoch == EPOCHS
-        if complete or strategy.told(number, trial.epoch, value):
+        complete = trial.epoch == len(trial.curve)
+        if complete or (not np.isnan(value) and strategy.told(number, trial.epoch, value)):
             strategy.ended(number, value, complete=complete)
         else:
             heapq.heappush(due, (clock + 1, number))
@@ -161,6 +183,10 @@ def facts(table: Table) -> dict[str, Any]:
             reached = table.curves[which, 0, better, rung - 1]
             others = table.curves[1, 1:, better, -1].mean(1) if seeds > 1 else table.ends[better]
             found[f"tau {weights} {rung}"] = float(kendalltau(reached, others).statistic)
+        for place, rung in enumerate(SHORT):
+            found[f"tau {weights} {rung} anew"] = float(
+                kendalltau(table.short[which, 0, better, place], others).statistic
+            )
     return found
 
 

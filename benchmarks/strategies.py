@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any, Protocol
 
 import optuna
@@ -14,7 +15,7 @@ from kdsearch.experiment import Experiment
 from kdsearch.settings import Scalar
 from kdsearch.tuning.agenda import Agenda
 from kdsearch.tuning.distributions import distributions
-from kdsearch.tuning.pruner import make_pruner
+from kdsearch.tuning.pruner import ASHA, Never, Pruner
 from kdsearch.tuning.sampler import Sampler
 
 Setting = Mapping[str, Scalar]
@@ -24,8 +25,13 @@ GRACE, REDUCTION = 3, 3
 class Strategy(Protocol):
     """Asked for settings and told how they fare; trials are numbered in the order in which they are asked for."""
 
-    def ask(self, number: int) -> Setting | None:
-        """The setting of the next trial; None: none before another trial has ended."""
+    restarts: bool
+    """Whether a trial begins anew at each rung, with a schedule of that length; its epochs are counted on."""
+    raw: bool
+    """Whether a trial shows what its weights are worth as they are, not averaged."""
+
+    def ask(self, number: int) -> Setting | int | None:
+        """The setting of the next trial, or one that was stopped and is to go on; None: none before another ends."""
         ...
 
     def told(self, number: int, epoch: int, value: float) -> bool:
@@ -38,15 +44,23 @@ class Strategy(Protocol):
 
 
 class Ours:
-    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler."""
+    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler.
 
-    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+    With `restarts` the rungs lie where a trial that begins anew at each of them has trained as many epochs.
+    """
+
+    def __init__(
+        self, experiment: Experiment, seed: int, *, restarts: bool = False, raw: bool = False, **search: Any
+    ) -> None:
         settings = experiment.search.model_copy(update={"grace_period": GRACE, "reduction_factor": REDUCTION, **search})
         experiment = experiment.model_copy(update={"search": settings})
+        self.restarts, self.raw = restarts, raw
         self._planned = [setting for _, setting in Agenda(experiment).planned]
         self._sampler = Sampler(experiment, "max", seed)
-        study = optuna.create_study(direction="maximize")  # for Optuna's own pruners, which these searches do not use
-        self._pruner = make_pruner(settings, experiment.training.epochs, "max", study)
+        rungs = settings.rungs(experiment.training.epochs)
+        self._pruner: Pruner = Never()
+        if settings.scheduler == "asha":
+            self._pruner = ASHA(list(accumulate(rungs)) if restarts else rungs, settings.reduction_factor, "max")
 
     def ask(self, number: int) -> Setting:
         if number >= len(self._planned):
@@ -62,8 +76,50 @@ class Ours:
         self._sampler.tell_end(number, TrialState.COMPLETE if complete else TrialState.PRUNED, value)
 
 
+class Promoting(Ours):
+    """kdsearch's sampler under the promoting form of asynchronous halving (Li et al. 2020, algorithm 2).
+
+    A trial waits at each rung; a slot that is free takes the best that waits among the top 1/η of its rung, the highest
+    rung first, and only else a new setting.
+    """
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        super().__init__(experiment, seed, scheduler="none")
+        self._at: dict[int, dict[int, float]] = {rung: {} for rung in (9, 3)}
+        self._promoted: dict[int, set[int]] = {rung: set() for rung in self._at}
+        self._settings: dict[int, Setting] = {}
+
+    def ask(self, number: int) -> Setting | int:
+        for rung, there in self._at.items():
+            ranked = sorted(there, key=lambda waits: -there[waits])
+            for best in ranked[: len(ranked) // REDUCTION]:
+                if best not in self._promoted[rung]:
+                    self._promoted[rung].add(best)
+                    return best
+        self._settings[number] = super().ask(number)
+        return self._settings[number]
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        super().told(number, epoch, value)
+        if epoch not in self._at or number < len(self._planned):
+            return False
+        self._at[epoch][number] = value
+        return True
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        """What goes on after it has waited is a trial of its own to the sampler, which knows no second end of one."""
+        if any(number in promoted for promoted in self._promoted.values()):
+            self._sampler.add(number, self._settings[number])
+            reached = GRACE * REDUCTION if not complete else None
+            if reached is not None:
+                self._sampler.tell_value(number, reached, value)
+        super().ended(number, value, complete=complete)
+
+
 class OptunaStudy:
     """Plain Optuna: its TPE with one of its pruners, as `study.optimize` drives them."""
+
+    restarts, raw = False, True
 
     def __init__(self, experiment: Experiment, seed: int, pruner: BasePruner) -> None:
         sampler = optuna.samplers.TPESampler(seed=seed)
@@ -92,6 +148,8 @@ class _RayTrial:
 
 class StockRay:
     """Ray Tune as documented: OptunaSearch and ASHAScheduler, the real classes without an event loop."""
+
+    restarts, raw = False, True
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
         from ray.tune.schedulers import ASHAScheduler
@@ -131,6 +189,7 @@ class BestTenth:
     """No searcher at all: 50 random settings for one rung each, then the best tenth of them to the end, and again."""
 
     AT_ONCE = 50
+    restarts, raw = False, True
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
         self._random = Ours(experiment, seed, sampler="random", scheduler="none")
@@ -163,7 +222,12 @@ class BestTenth:
 
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch": Ours,
-    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
+    "kdsearch, raw weights": lambda experiment, seed: Ours(experiment, seed, raw=True),
+    "kdsearch, first rung at a third": lambda experiment, seed: Ours(experiment, seed, grace_period=9),
+    "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
+    "kdsearch, promoting": Promoting,
+    "kdsearch, random": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
+    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random", raw=True),
     "OptunaSearch + ASHA (stock Ray)": StockRay,
     "Optuna TPE + successive halving": lambda experiment, seed: OptunaStudy(
         experiment, seed, SuccessiveHalvingPruner(min_resource=GRACE, reduction_factor=REDUCTION)

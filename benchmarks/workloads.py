@@ -17,7 +17,10 @@ STUDENTS = Path(__file__).resolve().parent / "strided.py"
 
 SETS: dict[str, dict[str, Any]] = {
     # Of the 1,797 images 301 train, 1,007 validate and 360 test.
-    "digits": {"data": {"name": "digits", "validation_fraction": 0.56, "label_fraction": 0.7}, "student": "resnet8"},
+    "digits": {
+        "data": {"name": "digits", "validation_fraction": 0.56, "label_fraction": 0.7},
+        "student": {"name": "resnet8", "arguments": {"width": 0.5}},
+    },
     "shapes": {"data": {"name": "shapes", "samples": 500}, "student": f"{STUDENTS}:narrow_resnet8"},
 }
 TEACHERS = {"digits": "resnet20", "shapes": f"{STUDENTS}:resnet20"}

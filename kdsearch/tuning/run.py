@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ from kdsearch.tuning.workers import check_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kdsearch.data.base import DataSet
+    from kdsearch.results.remote import Remote
+    from kdsearch.results.students import StudentsDocument
     from kdsearch.settings import Scalar
     from kdsearch.tuning.confirm import View
     from kdsearch.tuning.plan import Objectives
@@ -75,8 +79,7 @@ def search(
         LeaseLost: another process took over the run at a URL.
     """
     folder = new_folder(experiment, storage)
-    home = home_of(folder)
-    remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
+    remote, root = _place_of(folder)
     for setting in tries:
         experiment.resolve(setting)
     known = memories(Results(warm_start), experiment.anchored()) if warm_start is not None else []
@@ -84,41 +87,29 @@ def search(
         why = "a confirmation trains on the experiment's data: leave it out with objectives of your own"
         raise InvalidSetting("search.confirm", str(experiment.search.confirm), why)
     with pool(experiment.resources, verbose) as wait_for_ray:
-        data = epoch = students = None
-        if objectives is None:
-            from kdsearch.training.limits import within_limits
-            from kdsearch.training.rehearsal import rehearse
-
-            announce("checking data and networks")
-            data = data_sets.load(experiment.data, experiment.task)
-            experiment, students = within_limits(experiment, data, announce)
-            for setting in tries:
-                experiment.resolve(setting)
-            trainer = rehearse(experiment, data)
-            if experiment.search.confirm is not None:
-                epoch = cost_of_an_epoch(experiment, trainer, data)
+        rehearsed = _rehearsed(experiment, tries, announce) if objectives is None else _Rehearsed(experiment)
         import_tune()
         wait_for_ray()
-        resources = experiment.resources
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
-        experiment = experiment.anchored().model_copy(update={"name": folder.name})
+        experiment = rehearsed.experiment.anchored().model_copy(update={"name": folder.name})
         tries = [in_setting(setting) for setting in tries]
-        experiment, room = _sized(experiment, gpus_per_trial(resources))
+        experiment, room = _sized(experiment, gpus_per_trial(experiment.resources))
         if experiment.search.confirm is not None:
             check_pool(remote)
-        check_nodes(experiment, None if remote else root, data)
-        kept = _kept(experiment, tries, epoch, room)
+        check_nodes(experiment, None if remote else root, rehearsed.data)
+        kept = _kept(experiment, tries, rehearsed.epoch, room)
         if objectives is None:
             from kdsearch.tuning.prepare import prepare
 
-            assert data is not None
-            objectives = prepare(experiment, data, root, announce, remote)
+            assert rehearsed.data is not None
+            objectives = prepare(experiment, rehearsed.data, root, announce, remote)
         packing = None
-        if shares(resources):
+        if shares(experiment.resources):
             from kdsearch.tuning.packing import find_packing
 
-            packing = find_packing(resources, objectives, tries, root, announce)
+            packing = find_packing(experiment.resources, objectives, tries, root, announce)
             experiment, room = _sized(experiment, packing["gpus_per_trial"])
+            epoch = rehearsed.epoch
             kept = _kept(experiment, tries, None if epoch is None else sharing(epoch, packing), room)
         before = {"tries": [dict(setting) for setting in tries], "warm_start": known} | kept
         with (
@@ -129,11 +120,48 @@ def search(
         ):
             if packing is not None:
                 write_packing(folder, packing)
-            if students is not None:
-                write_students(folder, students)
+            if rehearsed.students is not None:
+                write_students(folder, rehearsed.students)
             results = drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
         # The code that the run names is what the caller gave.
         return confirm_as_asked(results, experiment, confirming, allow_code=True, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class _Rehearsed:
+    """What is known of a search before the pool is there."""
+
+    experiment: Experiment
+    """Without the students that are too large or too slow."""
+    data: DataSet | None = None
+    """None: the objectives are the caller's."""
+    students: StudentsDocument | None = None
+    """What each student costs; None: one student without limits."""
+    epoch: Epoch | None = None
+    """What an epoch costs, where something is to be confirmed out of the budget."""
+
+
+def _rehearsed(
+    experiment: Experiment, tries: Sequence[Mapping[str, Scalar]], announce: Callable[[str], None]
+) -> _Rehearsed:
+    """Data loaded, networks built and a step trained here, while Ray starts. Raises what cannot be as a UserError."""
+    from kdsearch.training.limits import within_limits
+    from kdsearch.training.rehearsal import rehearse
+
+    announce("checking data and networks")
+    data = data_sets.load(experiment.data, experiment.task)
+    experiment, students = within_limits(experiment, data, announce)
+    for setting in tries:
+        experiment.resolve(setting)
+    trainer = rehearse(experiment, data)
+    epoch = cost_of_an_epoch(experiment, trainer, data) if experiment.search.confirm is not None else None
+    return _Rehearsed(experiment, data, students, epoch)
+
+
+def _place_of(folder: Path) -> tuple[Remote | None, Path]:
+    """The storage at a URL that a run belongs to, if it does, and the folder of runs on this machine."""
+    home = home_of(folder)
+    return (home.remote, home.folder) if home is not None else (None, folder.parent)
 
 
 def resume(
@@ -165,9 +193,8 @@ def resume(
     experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
     if _is_to_confirm(folder, experiment) and not (more_trials or retry_failed or moved):
         return confirm_as_asked(Results(folder), experiment, confirming, allow_code=allow_code, verbose=verbose)
-    home = home_of(folder)
-    remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
-    if home is not None:
+    remote, root = _place_of(folder)
+    if (home := home_of(folder)) is not None:
         folder = home.driven(folder.name)
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
