@@ -17,7 +17,7 @@ import torch
 from kdsearch import data, files
 from kdsearch.experiment import Experiment
 from kdsearch.objective import Report
-from kdsearch.training.trainer import Trainer
+from kdsearch.training.trainer import Trainer, state_bytes
 from kdsearch.tuning.curves import Curves
 from kdsearch.tuning.distributions import distributions
 from kdsearch.tuning.ledger import Ledger
@@ -47,9 +47,9 @@ def worker(experiment: Experiment, folder: Path) -> dict[str, tuple[float, float
     found = {"build a trial": milliseconds(lambda: Trainer(experiment, experiment.paper(), data=loaded))}
     found["epoch, with validation"] = milliseconds(trainer.epoch, 8)
     found["  its validation (raw and averaged)"] = milliseconds(trainer.validate)
-    content = trainer.state_bytes()
+    content = state_bytes(trainer.state_dict())
     found["checkpoint"] = milliseconds(lambda: trainer.save(folder))
-    found["  its bytes"] = milliseconds(trainer.state_bytes)
+    found["  its bytes"] = milliseconds(lambda: state_bytes(trainer.state_dict()))
     found["  its writing, synced"] = milliseconds(lambda: files.write_checked(folder / "bytes", content))
     objective = TrainerObjective(trainer)
     found["end: a last look, pictures, weights"] = milliseconds(lambda: objective.finish(folder / "best"))

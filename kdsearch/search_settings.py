@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -45,6 +46,9 @@ class SearchSettings(Settings):
     grace_period: Annotated[int, Field(ge=1)] = 3
     """Epochs of the first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    restarts: bool = False
+    """With scheduler asha: a trial begins anew at each rung, with a schedule of that length, so that rungs compare ends
+    of schedules. The epochs of all its trainings count: 3, 9 and 27 make 39."""
     phases: tuple[Phase, ...] = ()
     keep: Annotated[int, Field(ge=1)] = 1
     """Number of trials whose best weights stay on disk when the search ends."""
@@ -60,18 +64,35 @@ class SearchSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A search that confirms nothing reads as it did before there was such a key: chains and comparisons that were
-        begun then go on."""
+        """A search that confirms nothing and begins nothing anew reads as it did before there were such keys: chains
+        and comparisons that were begun then go on."""
         content: dict[str, Any] = handler(self)
-        return content if self.confirm is not None else {key: content[key] for key in content if key != "confirm"}
+        unasked = {"confirm": self.confirm is None, "restarts": not self.restarts}
+        return {key: value for key, value in content.items() if not unasked.get(key, False)}
+
+    def stages(self, epochs: int) -> list[int]:
+        """The epochs of the trainings that a trial consists of, under a full budget of so many: that one alone, or
+        first those of the rungs."""
+        return [*self._reached(epochs), epochs] if self.restarts else [epochs]
 
     def rungs(self, epochs: int) -> list[int]:
-        """The epochs of successive halving's rungs below a full budget of so many: grace, grace·η, grace·η², …"""
+        """The epochs of a trial at which successive halving compares, below the end of a full budget of so many:
+        grace, grace·η, grace·η², …; their sums where each begins anew."""
+        reached = self._reached(epochs)
+        return list(accumulate(reached)) if self.restarts else reached
+
+    def _reached(self, epochs: int) -> list[int]:
         found, rung = [], self.grace_period
         while rung < epochs:
             found.append(rung)
             rung *= self.reduction_factor
         return found
+
+    @model_validator(mode="after")
+    def _restarts_have_rungs(self) -> SearchSettings:
+        if self.restarts and self.scheduler != "asha":
+            raise ValueError(f"restarts = true: scheduler {self.scheduler} has no rungs to begin anew at; take asha")
+        return self
 
 
 def _number_or_auto(value: Any) -> Any:

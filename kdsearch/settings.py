@@ -210,7 +210,8 @@ class TrainingSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type; on a CPU fp32 is used whatever is asked."""
     channels_last: bool | None = None
-    """Keep the channels of a pixel side by side in memory; None: on CPUs, where steps take 0.7 to 0.8 of the time."""
+    """Keep the channels of a pixel side by side in memory; None: on CPUs, where steps take 0.7 to 0.8 of the time. A
+    network that this is not safe for on a CPU (`kdsearch.training.layout`) keeps a plane for each channel."""
     compile: bool = False
     """torch.compile the student."""
     averaging: bool = True

@@ -88,7 +88,7 @@ def estimate(
         rehearsal=measured,
         slots=room,
         epochs_low=_fewest_epochs(experiment),
-        epochs_high=trials * experiment.training.epochs,
+        epochs_high=trials * experiment.trial_epochs,
         disk_bytes=disk + trials * 50_000,
         gpus_per_trial=gpus,
         packing=packing,
@@ -107,12 +107,12 @@ def _packing(experiment: Experiment, data: DataSet, storage: Path | None) -> Pac
 
 def _fewest_epochs(experiment: Experiment) -> int:
     """Epochs of successive halving at its ideal: each rung lets one in `reduction_factor` pass; 2 run to the end."""
-    search, epochs = experiment.search, experiment.training.epochs
+    search, epochs = experiment.search, experiment.trial_epochs
     protected = min(2, search.trials)
     if search.scheduler in ("none", "median"):
         return search.trials * epochs
     total, left, done = protected * epochs, float(search.trials - protected), 0
-    for rung in search.rungs(epochs):
+    for rung in search.rungs(experiment.training.epochs):
         total += round(left * (rung - done))
         left, done = left / search.reduction_factor, rung
     return total + round(left * (epochs - done))

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from kdsearch.settings import TrainingSettings
-
 TENSORS = 0.9
 """What tensors may take of a share: the rest is for CUDA contexts, kernels and other things that are no tensors."""
-
-
-def memory_format(training: TrainingSettings, device: torch.device) -> torch.memory_format:
-    """How a training keeps images and the student's weights in memory."""
-    asked = training.channels_last
-    return torch.channels_last if (device.type == "cpu" if asked is None else asked) else torch.contiguous_format
 
 
 class Device(Protocol):

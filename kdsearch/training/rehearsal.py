@@ -13,7 +13,7 @@ from kdsearch.errors import UserError
 from kdsearch.settings import Choices
 from kdsearch.students import STUDENT, naming
 from kdsearch.training.teaching import blank_outputs, keeps_outputs
-from kdsearch.training.trainer import Trainer, default_device
+from kdsearch.training.trainer import Trainer, default_device, state_bytes
 
 if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
@@ -98,5 +98,5 @@ def measure(experiment: Experiment, data: DataSet, teacher: Teacher | None, step
         seconds_per_step=per_step,
         validation_seconds=validation,
         memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        checkpoint_bytes=len(trainer.state_bytes()),
+        checkpoint_bytes=len(state_bytes(trainer.state_dict())),
     )

@@ -20,12 +20,14 @@ from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit, resident
 from kdsearch.data.teacher_outputs import TeacherOutputs, fixed_views
 from kdsearch.errors import InvalidSetting
-from kdsearch.training.devices import memory_format
+from kdsearch.training.layout import memory_format
 from kdsearch.training.randomness import seeded
 from kdsearch.user_code import loaded_modules
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
@@ -72,11 +74,12 @@ def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, dev
     They are those of a forward pass at a training step, up to the order of sums (a convolution may be computed
     otherwise in batches of another size or layout), and always of full precision.
     """
-    settings, size = experiment.teacher, _size(experiment, data)
+    settings, student = experiment.teacher, _student(experiment, data)
     assert settings is not None
+    size = tasks.find(experiment.task).input_size(student, experiment.student, data)
+    layout = memory_format(experiment.training, device, student)
     mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
     order = torch.split(torch.arange(len(data.train)), experiment.training.batch_size)
-    layout = memory_format(experiment.training, device)
     parts = []
     for images in resident(data.train, device).fetch(order):
         views = preprocess(images.to(device, non_blocking=True), mean, std, size)
@@ -143,9 +146,12 @@ def read_outputs(path: Path, experiment: Experiment, data: DataSet) -> TeacherOu
 
 def _size(experiment: Experiment, data: DataSet) -> tuple[int, int] | None:
     """What training images are resized to: the teacher sees what the student sees."""
-    task = tasks.find(experiment.task)
+    return tasks.find(experiment.task).input_size(_student(experiment, data), experiment.student, data)
+
+
+def _student(experiment: Experiment, data: DataSet) -> nn.Module:
     with seeded(0, torch.device("cpu")):
-        return task.input_size(task.build(experiment.student, data), experiment.student, data)
+        return tasks.find(experiment.task).build(experiment.student, data)
 
 
 def _digest(tensors: list[torch.Tensor]) -> str:

@@ -16,10 +16,10 @@ from kdsearch import files, tasks
 from kdsearch.data.base import Batching
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.randomness import torch_seed
-from kdsearch.errors import Diverged
+from kdsearch.errors import Diverged, InvalidSetting
 from kdsearch.objective import Report
 from kdsearch.training.averaging import AveragedStudent
-from kdsearch.training.devices import memory_format
+from kdsearch.training.layout import has_narrow_strides, memory_format
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.randomness import seeded
 from kdsearch.training.schedule import shown_epochs
@@ -88,17 +88,19 @@ class Trainer:
         self.task = tasks.find(experiment.task)
         settings = experiment.resolve(hyperparameters)
         self.training = settings.training
-        self.memory_format = memory_format(self.training, self.device)
         self.history: list[Report] = []
         self.best: Best | None = None
 
         with seeded(torch_seed(self.seed, "build"), self.device):
-            self.student = self._build_student()
+            self.student = self.task.build(experiment.student, self.data).to(self.device)
+            self.memory_format = memory_format(self.training, self.device, self.student)
+            self.student.to(memory_format=self.memory_format)
             self.size = self.task.input_size(self.student, experiment.student, self.data)
             self.batches = self.task.batches(self.data, self._batching(settings.augmentation, taught))
             self.steps = self.batches.steps * self.training.epochs
             self.method = experiment.method_class(settings.method, self.student, teacher, self.task, self._facts())
             self.method.to(self.device)
+            _check_layout(self.method, self.memory_format, self.device)
         self.average = AveragedStudent(self.student, self.steps) if self.training.averaging else None
         self.optimizer = Optimizer(self.method, self.training, self.device)
         if self.training.compile:
@@ -115,10 +117,6 @@ class Trainer:
             channels_last=self.memory_format is torch.channels_last,
             taught=taught if self.experiment.method_class.needs_teacher else None,
         )
-
-    def _build_student(self) -> nn.Module:
-        student = self.task.build(self.experiment.student, self.data).to(self.device)
-        return student.to(memory_format=self.memory_format)
 
     def _facts(self) -> Facts:
         return data_sets.facts(self.data, steps=self.steps, epochs=self.training.epochs, size=self.size)
@@ -253,13 +251,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the state into `folder`, whole or not at all; the checkpoint before stays as a fallback."""
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_checked(folder / CHECKPOINT, self.state_bytes())
-
-    def state_bytes(self) -> bytes:
-        """The state as a file that `torch.load(weights_only=True)` reads."""
-        buffer = io.BytesIO()
-        torch.save(self.state_dict(), buffer)
-        return buffer.getvalue()
+        files.write_checked(folder / CHECKPOINT, state_bytes(self.state_dict()))
 
     def load(self, folder: Path) -> bool:
         """Take up the state in `folder`; False when there is none."""
@@ -273,6 +265,13 @@ class Trainer:
         """The best student as safetensors: the plain backbone, no trace of the method's own parts."""
         assert self.best is not None, "no epoch was trained yet"
         return save({name: tensor.contiguous().cpu() for name, tensor in self.best.state.items()})
+
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """A state as a file that `torch.load(weights_only=True)` reads."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def predictor(module: nn.Module, data: DataSet, size: tuple[int, int] | None) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -291,6 +290,13 @@ def predictor(module: nn.Module, data: DataSet, size: tuple[int, int] | None) ->
 def _taught(teacher: Teacher, data: DataSet, size: tuple[int, int] | None, images: torch.Tensor) -> torch.Tensor:
     """What the teacher makes of uint8 images."""
     return teacher(preprocess(images, data.mean, data.std, size))
+
+
+def _check_layout(method: nn.Module, layout: torch.memory_format, device: torch.device) -> None:
+    """A method's own parts are there only after the layout was chosen by the student's."""
+    if layout is torch.channels_last and device.type == "cpu" and has_narrow_strides(method):
+        why = "a strided 1×1 convolution of this method's own parts has fewer than 16 channels; set it to false"
+        raise InvalidSetting("training.channels_last", True, why)
 
 
 def default_device() -> torch.device:

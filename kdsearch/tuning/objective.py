@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdsearch.objective import Report
     from kdsearch.settings import Scalar
     from kdsearch.training.devices import Device
+    from kdsearch.training.staged import StagedTraining
     from kdsearch.training.trainer import Trainer
 
 STUDENT, FACTS, CHECKPOINT = "student.safetensors", "facts.json", "last.ckpt"
@@ -60,10 +61,19 @@ class TrainerObjectives:
     """What the teacher says of the training images, where that is kept; None: it is asked at every step."""
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
-        return TrainerObjective(self.trainer(hyperparameters))
+        search, epochs = self.experiment.search, self.experiment.training.epochs
+        if not search.restarts:
+            return TrainerObjective(self.trainer(hyperparameters))
+        from kdsearch.training.staged import StagedTraining
 
-    def trainer(self, hyperparameters: Mapping[str, Scalar], seed: int | None = None) -> Trainer:
-        """A Trainer of the setting; `seed`: None for the experiment's."""
+        return TrainerObjective(
+            StagedTraining(lambda budget: self.trainer(hyperparameters, epochs=budget), search.stages(epochs))
+        )
+
+    def trainer(
+        self, hyperparameters: Mapping[str, Scalar], seed: int | None = None, epochs: int | None = None
+    ) -> Trainer:
+        """A Trainer of the setting; `seed` and `epochs`: None for the experiment's."""
         import torch  # only the workers need it
 
         from kdsearch.training.devices import hold_to
@@ -73,7 +83,8 @@ class TrainerObjectives:
         torch.set_num_threads(self.threads)
         hold_to(self.device, assigned_gpus())  # before anything is on the GPU
         data, taught = self.resident, self.resident_outputs
-        return Trainer(self.experiment, hyperparameters, seed=seed, data=data, teacher=self.teacher, taught=taught)
+        experiment = self.experiment if epochs is None else self.experiment.with_epochs(epochs)
+        return Trainer(experiment, hyperparameters, seed=seed, data=data, teacher=self.teacher, taught=taught)
 
     @cached_property
     def resident(self) -> DataSet:
@@ -116,34 +127,36 @@ class TrainerObjectives:
 
 
 class TrainerObjective:
-    """A Trainer as the search sees it."""
+    """A training as the search sees it."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self, training: Trainer | StagedTraining) -> None:
+        self._training = training
 
     @property
     def history(self) -> list[Report]:
-        return self._trainer.history
+        return self._training.history
 
     def epoch(self) -> Report:
-        return self._trainer.epoch()
+        return self._training.epoch()
 
     def save(self, folder: Path) -> None:
-        self._trainer.save(folder)
+        self._training.save(folder)
 
     def load(self, folder: Path) -> bool:
-        return self._trainer.load(folder)
+        return self._training.load(folder)
 
     def finish(self, folder: Path) -> float:
         from kdsearch.training.outcome import outcome
+        from kdsearch.training.staged import StagedTraining
 
-        result = outcome(self._trainer)
+        trainer = self._training.trainer if isinstance(self._training, StagedTraining) else self._training
+        result = outcome(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         if result.panels:
             write_panels(folder.parent, result.panels)
         for name, picture in result.pictures.items():
             files.write_atomic(folder / f"{name}.png", picture)
-        files.write_atomic(folder / STUDENT, self._trainer.student_bytes())
+        files.write_atomic(folder / STUDENT, trainer.student_bytes())
         files.write_atomic(folder / FACTS, json.dumps(result.facts, indent=1).encode())
         value: Any = result.facts["value"]
         return float(value)

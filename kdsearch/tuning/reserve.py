@@ -137,11 +137,12 @@ def reserve(
     }
     stages = _rounds(count.deciding, slots) + _rounds(count.reporting, slots)
     parts = {name: cost * (count.deciding + count.reporting) for name, cost in each.items()}
-    first = {name: cost * count.first for name, cost in each.items()}
+    trial = experiment.trial_epochs / epochs  # what one of the search takes, where a training of the confirmation is 1
+    first = {name: cost * trial * count.first for name, cost in each.items()}
     return Reserve(
         trainings=count,
         parts=parts | {"time": stages * seconds},
-        first=first | {"time": _rounds(count.first, slots) * seconds},
+        first=first | {"time": _rounds(count.first, slots) * trial * seconds},
     )
 
 

@@ -6,6 +6,7 @@ import random
 
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies
 
 from kdsearch.search_settings import SearchSettings
@@ -21,6 +22,20 @@ def survivors(values: list[float], mode: str = "max") -> list[int]:
 def test_rungs_lie_at_powers_of_the_reduction_factor_below_the_full_budget() -> None:
     assert SearchSettings(grace_period=3, reduction_factor=3).rungs(27) == [3, 9]
     assert SearchSettings(grace_period=1, reduction_factor=2).rungs(9) == [1, 2, 4, 8]
+
+
+def test_rungs_that_begin_anew_lie_where_their_trainings_end() -> None:
+    search = SearchSettings(grace_period=3, reduction_factor=3, restarts=True)
+    assert (search.stages(27), search.rungs(27), decisions(search, 27)) == ([3, 9, 27], [3, 12], frozenset({3, 12}))
+    assert SearchSettings(grace_period=3).stages(27) == [27]
+    for scheduler in ("none", "median", "hyperband"):
+        with pytest.raises(ValueError, match=f"restarts = true: scheduler {scheduler} has no rungs to begin anew at"):
+            SearchSettings(restarts=True, scheduler=scheduler)
+
+
+def test_what_begins_nothing_anew_is_written_as_before_there_were_restarts() -> None:
+    assert "restarts" not in SearchSettings().model_dump()
+    assert SearchSettings(**SearchSettings(restarts=True).model_dump()).restarts
 
 
 def test_ascending_trials_all_survive_and_descending_only_the_first() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,8 @@ def milestones(experiment: dict[str, Any]) -> list[int]:
     while grace < epochs and factor > 1:
         found.append(grace)
         grace *= factor
+    if isinstance(search, dict) and search.get("restarts") is True:  # each rung is the end of a training of its own
+        return list(accumulate([*found, epochs]))
     return [*found, epochs]
 
 

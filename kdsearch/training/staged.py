@@ -1,0 +1,79 @@
+"""A trial that begins anew at each rung: trainings whose full budgets grow, each with a complete schedule."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdsearch import files
+from kdsearch.objective import Report
+from kdsearch.training.trainer import CHECKPOINT, state_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kdsearch.training.trainer import Trainer
+
+
+class StagedTraining:
+    """The trainings of one setting, epoch by epoch, as if they were one; the last one's student is the trial's.
+
+    What a rung compares is the end of a schedule, not a point of a longer one at which the rate is still high. Its
+    price are the epochs of the earlier trainings, which are spent again.
+
+    Args:
+        make: the trainer of a full budget of so many epochs.
+        stages: the budgets, one after the other.
+    """
+
+    def __init__(self, make: Callable[[int], Trainer], stages: Sequence[int]) -> None:
+        self._make = make
+        self._stages = stages
+        self._earlier: list[Report] = []
+        """Of the trainings before this one."""
+        self.trainer = make(stages[0])
+        """Of this training."""
+
+    @property
+    def history(self) -> list[Report]:
+        return [*self._earlier, *map(self._counted_on, self.trainer.history)]
+
+    def epoch(self) -> Report:
+        """One more epoch of this training, or the first of the next. Raises Diverged."""
+        if self.trainer.finished:
+            self._earlier = self.history
+            self.trainer = self._make(self._stages[self._stage])
+        return self._counted_on(self.trainer.epoch())
+
+    @property
+    def _stage(self) -> int:
+        """The place among the stages of the training that follows the earlier ones."""
+        return [0, *accumulate(self._stages)].index(len(self._earlier))
+
+    def _counted_on(self, report: Report) -> Report:
+        return replace(report, epoch=len(self._earlier) + report.epoch)
+
+    def save(self, folder: Path) -> None:
+        """Write the state into `folder`, whole or not at all; the checkpoint before stays as a fallback."""
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = [asdict(replace(report, panels={})) for report in self._earlier]
+        state = {"earlier": earlier, "trainer": self.trainer.state_dict()}
+        files.write_checked(folder / CHECKPOINT, state_bytes(state))
+
+    def load(self, folder: Path) -> bool:
+        """Take up the state in `folder`; False when there is none."""
+        content = files.read_checked(folder / CHECKPOINT)
+        if content is None:
+            return False
+        device = self.trainer.device
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        self._earlier = [Report(**report) for report in state["earlier"]]
+        if self._earlier:
+            self.trainer = self._make(self._stages[self._stage])
+        self.trainer.load_state_dict(state["trainer"])
+        return True
