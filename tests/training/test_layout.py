@@ -71,10 +71,10 @@ def test_batches_and_weights_of_a_training_lie_alike() -> None:
 HEADED = """
 from torch import nn
 
-from kdsearch.methods.ce import CE
+from kdsearch.methods.ce import CrossEntropy
 
 
-class Headed(CE):
+class Headed(CrossEntropy):
     name = "headed"
 
     def __init__(self, *arguments):
