@@ -21,13 +21,12 @@ from kdsearch.errors import RunError, UserError
 from kdsearch.results import Results, RunLock
 from kdsearch.tuning.chain import quietly, resume_chain, run_chain
 from kdsearch.tuning.series import Quiet
+from tests.interrupting import CtrlC
 from tests.local_ray import started
 from tests.places import told_places
 
 if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
-    from kdsearch.objective import Report
-    from kdsearch.tuning.trials import LiveTrial
     from tests.conftest import Cli
 
 # Three generations and two controls, twice: on a machine that is busy that takes minutes.
@@ -73,12 +72,12 @@ def table(folder: Path) -> Any:
     return {**document, "rows": rows}
 
 
-class CtrlC(Quiet):
-    """A person who presses Ctrl-C after so many epochs of one generation."""
+class CtrlCIn(CtrlC):
+    """One who presses it after so many epochs of one generation; 0: before it."""
 
     def __init__(self, generation: str, epochs: int) -> None:
+        super().__init__(epochs)
         self.generation = generation
-        self.epochs = epochs
         self.headings: list[str] = []
 
     @contextlib.contextmanager
@@ -88,15 +87,10 @@ class CtrlC(Quiet):
             raise KeyboardInterrupt
         yield self if step.name == self.generation else Quiet()
 
-    def epoch_told(self, trial: LiveTrial, report: Report) -> None:
-        self.epochs -= 1
-        if self.epochs == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
 
 @pytest.mark.slow
 def test_a_chain_stopped_inside_and_between_generations_ends_with_the_same_table(whole: Path, tmp_path: Path) -> None:
-    inside = CtrlC("2-resnet8", epochs=3)
+    inside = CtrlCIn("2-resnet8", epochs=3)
     document = run_chain(Chain(**CHAIN), storage=tmp_path, view=inside.view)
     assert document["state"] == "INTERRUPTED"
     assert [row["state"] for row in document["rows"]] == ["COMPLETE", "INTERRUPTED", "PENDING", "PENDING", "PENDING"]
@@ -106,7 +100,7 @@ def test_a_chain_stopped_inside_and_between_generations_ends_with_the_same_table
     ]
     first = (tmp_path / "mine" / "1-resnet14" / "study.journal").read_bytes()
 
-    between = CtrlC("scratch", epochs=0)
+    between = CtrlCIn("scratch", epochs=0)
     with pytest.raises(KeyboardInterrupt):
         run_chain(Chain(**CHAIN), storage=tmp_path, view=between.view)
     assert between.headings[0] == "generation 2 of 3: resnet8 learns from resnet14"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +17,11 @@ from kdsearch.results import Results, RunLock
 from kdsearch.results.compare import read_comparison
 from kdsearch.results.confirmation import WINNER, read_confirmation
 from kdsearch.tuning.compare import rehearsed, resume_comparison, run_comparison
-from kdsearch.tuning.confirm import Quiet as QuietConfirmation
 from kdsearch.tuning.series import Quiet
+from tests.interrupting import CtrlC, CtrlCLater
 from tests.local_ray import started
 
 if TYPE_CHECKING:
-    from kdsearch.objective import Report
-    from kdsearch.results.confirm_log import Done
-    from kdsearch.tuning.trials import LiveTrial
     from tests.conftest import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -75,38 +70,16 @@ def timeless(value: Any) -> Any:
     return [timeless(entry) for entry in value] if isinstance(value, list) else value
 
 
-class CtrlC(Quiet):
-    """A person who presses Ctrl-C after so many epochs of one search."""
+class CtrlCIn(CtrlC):
+    """One who presses it after so many epochs of the search of one run."""
 
     def __init__(self, run: str, epochs: int) -> None:
+        super().__init__(epochs)
         self.run = run
-        self.epochs = epochs
 
     @contextlib.contextmanager
     def view(self, entry: Entry, earlier: Results | None) -> Iterator[Quiet]:
         yield self if entry.run == self.run else Quiet()
-
-    def epoch_told(self, trial: LiveTrial, report: Report) -> None:
-        self.epochs -= 1
-        if self.epochs == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-class CtrlCLater(QuietConfirmation):
-    """A person who presses Ctrl-C when so much of a confirmation is done; counts what is done."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.after = after
-        self.done: list[Done] = []
-
-    @contextlib.contextmanager
-    def view(self, entry: Entry) -> Iterator[QuietConfirmation]:
-        yield self
-
-    def ended(self, done: Done) -> None:
-        self.done.append(done)
-        if len(self.done) == self.after:
-            raise KeyboardInterrupt
 
 
 def test_every_search_spends_the_same_images_and_reports_on_the_same_fresh_seeds(whole: Path) -> None:
@@ -131,7 +104,7 @@ def test_every_search_spends_the_same_images_and_reports_on_the_same_fresh_seeds
 
 
 def test_ended_in_a_search_and_in_a_confirmation_it_ends_with_the_same_table(whole: Path, tmp_path: Path) -> None:
-    inside = CtrlC("ce", epochs=3)
+    inside = CtrlCIn("ce", epochs=3)
     document = run_comparison(comparison(), storage=tmp_path, view=inside.view)
     assert document["state"] == "INTERRUPTED"
     assert [row["state"] for row in document["rows"]] == ["INTERRUPTED", "PENDING"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -27,15 +26,11 @@ from kdsearch.results.confirm_state import ASKED, CONFIRMED, FOLDER, INTERRUPTED
 from kdsearch.results.confirmation import read_confirmation
 from kdsearch.results.progress import budget_in_words, progress
 from kdsearch.tuning import resume, search
-from kdsearch.tuning.confirm import Quiet as QuietConfirmation
 from kdsearch.tuning.confirm import confirm
-from kdsearch.tuning.series import Quiet
+from tests.interrupting import CtrlC, CtrlCLater
 from tests.local_ray import started
 
 if TYPE_CHECKING:
-    from kdsearch.objective import Report
-    from kdsearch.results.confirm_log import Done
-    from kdsearch.tuning.trials import LiveTrial
     from tests.conftest import Cli
 
 # 1437 images of digits, a fifth of them validation; of 15 % of the labels two batches of 64, each looked at twice.
@@ -104,35 +99,6 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         return said.out, said.err, code
 
     return run
-
-
-class CtrlC(Quiet):
-    """A person who presses Ctrl-C after so many epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def epoch_told(self, trial: LiveTrial, report: Report) -> None:
-        self.epochs -= 1
-        if self.epochs == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-class CtrlCLater(QuietConfirmation):
-    """A person who presses Ctrl-C when so much of a confirmation is done; counts what is done."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.after = after
-        self.done: list[Done] = []
-
-    @contextlib.contextmanager
-    def view(self, results: Results) -> Iterator[QuietConfirmation]:
-        yield self
-
-    def ended(self, done: Done) -> None:
-        self.done.append(done)
-        if len(self.done) == self.after:
-            raise KeyboardInterrupt
 
 
 def state_of(folder: Path) -> dict[str, Any]:
