@@ -92,7 +92,7 @@ class Trainer:
         self.best: Best | None = None
 
         with seeded(torch_seed(self.seed, "build"), self.device):
-            self.student = self.task.build(experiment.student, self.data).to(self.device)
+            self.student = self._build_student()
             self.memory_format = memory_format(self.training, self.device, self.student)
             self.student.to(memory_format=self.memory_format)
             self.size = self.task.input_size(self.student, experiment.student, self.data)
@@ -117,6 +117,9 @@ class Trainer:
             channels_last=self.memory_format is torch.channels_last,
             taught=taught if self.experiment.method_class.needs_teacher else None,
         )
+
+    def _build_student(self) -> nn.Module:
+        return self.task.build(self.experiment.student, self.data).to(self.device)
 
     def _facts(self) -> Facts:
         return data_sets.facts(self.data, steps=self.steps, epochs=self.training.epochs, size=self.size)

@@ -9,6 +9,7 @@ import pytest
 
 from kdsearch.data import load
 from kdsearch.experiment import Experiment
+from kdsearch.training.trainer import Trainer
 from kdsearch.tuning.objective import TrainerObjectives
 
 
@@ -23,7 +24,8 @@ def test_nothing_of_a_trial_waits_for_the_garbage_collector(method: str) -> None
     gc.disable()
     try:
         objective.epoch()
-        trainer = objective._trainer
+        trainer = objective._training
+        assert isinstance(trainer, Trainer)
         held = [weakref.ref(part) for part in (trainer, trainer.student, trainer.method, trainer.optimizer)]
         del objective, trainer
         assert [part() is None for part in held] == [True] * 4
