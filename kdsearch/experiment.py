@@ -237,15 +237,6 @@ class Experiment(Settings):
         return self.of_method(str(method)), auto.gathered(str(method), setting)
 
     @property
-    def trial_epochs(self) -> int:
-        """The epochs of a trial that is not stopped: those of the full budget, or of all its trainings."""
-        return sum(self.search.stages(self.training.epochs))
-
-    def with_epochs(self, epochs: int) -> Experiment:
-        """The same with a full budget of so many epochs, which schedules and the method's progress follow."""
-        return self.model_copy(update={"training": self.training.model_copy(update={"epochs": epochs})})
-
-    @property
     def dimensions(self) -> dict[str, Dimension]:
         """The searched part of the space."""
         return {name: entry for name, entry in self.space.items() if isinstance(entry, Settings)}

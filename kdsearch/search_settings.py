@@ -75,6 +75,10 @@ class SearchSettings(Settings):
         first those of the rungs."""
         return [*self._reached(epochs), epochs] if self.restarts else [epochs]
 
+    def trial_epochs(self, epochs: int) -> int:
+        """The epochs of a trial that is not stopped, under a full budget of so many."""
+        return sum(self.stages(epochs))
+
     def rungs(self, epochs: int) -> list[int]:
         """The epochs of a trial at which successive halving compares, below the end of a full budget of so many:
         grace, grace·η, grace·η², …; their sums where each begins anew."""

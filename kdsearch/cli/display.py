@@ -156,6 +156,6 @@ class Display:
         return Group(*(Text.assemble(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
     def _running_line(self, trial: LiveTrial) -> str:
-        epochs = self._experiment.trial_epochs
+        epochs = self._experiment.search.trial_epochs(self._experiment.training.epochs)
         named = setting(trial.hyperparameters, list(self._experiment.dimensions))
         return f"  trial {trial.number:<4} epoch {len(trial.values):>3}/{epochs}  {score(trial.last):>7}  {named}"

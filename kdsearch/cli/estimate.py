@@ -88,7 +88,7 @@ def estimate(
         rehearsal=measured,
         slots=room,
         epochs_low=_fewest_epochs(experiment),
-        epochs_high=trials * experiment.trial_epochs,
+        epochs_high=trials * experiment.search.trial_epochs(experiment.training.epochs),
         disk_bytes=disk + trials * 50_000,
         gpus_per_trial=gpus,
         packing=packing,
@@ -107,7 +107,7 @@ def _packing(experiment: Experiment, data: DataSet, storage: Path | None) -> Pac
 
 def _fewest_epochs(experiment: Experiment) -> int:
     """Epochs of successive halving at its ideal: each rung lets one in `reduction_factor` pass; 2 run to the end."""
-    search, epochs = experiment.search, experiment.trial_epochs
+    search, epochs = experiment.search, experiment.search.trial_epochs(experiment.training.epochs)
     protected = min(2, search.trials)
     if search.scheduler in ("none", "median"):
         return search.trials * epochs

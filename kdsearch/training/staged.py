@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from kdsearch.experiment import Experiment
     from kdsearch.training.trainer import Trainer
+
+
+def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
+    """The same with a full budget of so many epochs, which schedules and the method's progress follow."""
+    return experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": epochs})})
 
 
 class StagedTraining:

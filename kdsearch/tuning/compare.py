@@ -161,7 +161,7 @@ def rehearsed(comparison: Comparison, announce: Callable[[str], None] = lambda s
         seconds = {entry.name: _seconds(entry, data) for entry in entries}
         epoch = seconds[reference.name]
         costs = {name: each / epoch for name, each in seconds.items()}
-    _check_budget(comparison, epoch * reference.experiment.trial_epochs)
+    _check_budget(comparison, epoch * reference.experiment.search.trial_epochs(reference.experiment.training.epochs))
     return costs
 
 

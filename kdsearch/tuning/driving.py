@@ -40,7 +40,9 @@ def drive(plan: Plan, watchers: Sequence[Watcher], announce: Callable[[str], Non
         if "reserve" in (before := known_before(folder)):
             record.describe(reserve=before["reserve"])
         write_experiment(folder, experiment.space, task.metric, [experiment.paper(), experiment.control()])
-        curves = Curves(folder / TRIALS, task.metric, task.mode, experiment.trial_epochs)
+        curves = Curves(
+            folder / TRIALS, task.metric, task.mode, experiment.search.trial_epochs(experiment.training.epochs)
+        )
         followers: list[Watcher] = [curves, *([upload] if upload is not None else []), *watchers]
         ledger = _ledger(plan, record, followers, announce)
         if upload is not None:

@@ -82,7 +82,7 @@ def _context(plan: Plan) -> TrialContext:
     return TrialContext(
         objective=plan.objectives,
         place=upload.place() if upload is not None else Shared(str((folder / TRIALS).resolve())),
-        epochs=experiment.trial_epochs,
+        epochs=experiment.search.trial_epochs(experiment.training.epochs),
         checkpoint_every=experiment.training.checkpoint_every,
         checkpoint_seconds=experiment.training.checkpoint_seconds,
         decisions=decisions(experiment.search, experiment.training.epochs),

@@ -193,7 +193,7 @@ class Ledger:
         return self._verdict(trial, report.epoch)
 
     def _verdict(self, trial: LiveTrial, epoch: int) -> bool:
-        if epoch >= self.experiment.trial_epochs:
+        if epoch >= self.experiment.search.trial_epochs(self.experiment.training.epochs):
             return False  # `completed` follows, with the value of the best weights
         stops = False
         if epoch == max(trial.values):  # told again, earlier epochs keep the verdict that they had

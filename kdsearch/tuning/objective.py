@@ -77,13 +77,14 @@ class TrainerObjectives:
         import torch  # only the workers need it
 
         from kdsearch.training.devices import hold_to
+        from kdsearch.training.staged import with_epochs
         from kdsearch.training.trainer import Trainer
 
         # n trials of n cores each would fight over n×n threads.
         torch.set_num_threads(self.threads)
         hold_to(self.device, assigned_gpus())  # before anything is on the GPU
         data, taught = self.resident, self.resident_outputs
-        experiment = self.experiment if epochs is None else self.experiment.with_epochs(epochs)
+        experiment = self.experiment if epochs is None else with_epochs(self.experiment, epochs)
         return Trainer(experiment, hyperparameters, seed=seed, data=data, teacher=self.teacher, taught=taught)
 
     @cached_property

@@ -10,7 +10,7 @@ import torch
 from kdsearch.data import load
 from kdsearch.experiment import Experiment
 from kdsearch.settings import DataSettings
-from kdsearch.training.staged import StagedTraining
+from kdsearch.training.staged import StagedTraining, with_epochs
 from kdsearch.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def trainer(data: DataSet, epochs: int) -> Trainer:
         student={"name": "resnet8", "arguments": {"width": 0.25}},
         training={"epochs": 3, "batch_size": 32},
         search={"grace_period": 1},
-    ).with_epochs(epochs)
+    )
+    made = with_epochs(made, epochs)
     return Trainer(made, made.paper(), data=data, device=torch.device("cpu"))
 
 
