@@ -137,9 +137,8 @@ def reserve(
     }
     stages = _rounds(count.deciding, slots) + _rounds(count.reporting, slots)
     parts = {name: cost * (count.deciding + count.reporting) for name, cost in each.items()}
-    trial = (
-        experiment.search.trial_epochs(experiment.training.epochs) / epochs
-    )  # what one of the search takes, where a training of the confirmation is 1
+    # What a trial of the search takes, where a training of the confirmation is 1.
+    trial = experiment.search.trial_epochs(epochs) / epochs
     first = {name: cost * trial * count.first for name, cost in each.items()}
     return Reserve(
         trainings=count,
