@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from typing import Any, Protocol
 
 import optuna
@@ -44,23 +43,17 @@ class Strategy(Protocol):
 
 
 class Ours:
-    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler.
+    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler."""
 
-    With `restarts` the rungs lie where a trial that begins anew at each of them has trained as many epochs.
-    """
-
-    def __init__(
-        self, experiment: Experiment, seed: int, *, restarts: bool = False, raw: bool = False, **search: Any
-    ) -> None:
+    def __init__(self, experiment: Experiment, seed: int, *, raw: bool = False, **search: Any) -> None:
         settings = experiment.search.model_copy(update={"grace_period": GRACE, "reduction_factor": REDUCTION, **search})
         experiment = experiment.model_copy(update={"search": settings})
-        self.restarts, self.raw = restarts, raw
+        self.restarts, self.raw = settings.restarts, raw
         self._planned = [setting for _, setting in Agenda(experiment).planned]
         self._sampler = Sampler(experiment, "max", seed)
-        rungs = settings.rungs(experiment.training.epochs)
         self._pruner: Pruner = Never()
         if settings.scheduler == "asha":
-            self._pruner = ASHA(list(accumulate(rungs)) if restarts else rungs, settings.reduction_factor, "max")
+            self._pruner = ASHA(settings.rungs(experiment.training.epochs), settings.reduction_factor, "max")
 
     def ask(self, number: int) -> Setting:
         if number >= len(self._planned):
@@ -110,9 +103,8 @@ class Promoting(Ours):
         """What goes on after it has waited is a trial of its own to the sampler, which knows no second end of one."""
         if any(number in promoted for promoted in self._promoted.values()):
             self._sampler.add(number, self._settings[number])
-            reached = GRACE * REDUCTION if not complete else None
-            if reached is not None:
-                self._sampler.tell_value(number, reached, value)
+            if not complete:
+                self._sampler.tell_value(number, GRACE * REDUCTION, value)
         super().ended(number, value, complete=complete)
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from kdsearch import files
 from kdsearch.objective import Report
-from kdsearch.training.trainer import CHECKPOINT, state_bytes
+from kdsearch.training.trainer import read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,18 +62,14 @@ class StagedTraining:
 
     def save(self, folder: Path) -> None:
         """Write the state into `folder`, whole or not at all; the checkpoint before stays as a fallback."""
-        folder.mkdir(parents=True, exist_ok=True)
         earlier = [asdict(replace(report, panels={})) for report in self._earlier]
-        state = {"earlier": earlier, "trainer": self.trainer.state_dict()}
-        files.write_checked(folder / CHECKPOINT, state_bytes(state))
+        write_state(folder, {"earlier": earlier, "trainer": self.trainer.state_dict()})
 
     def load(self, folder: Path) -> bool:
         """Take up the state in `folder`; False when there is none."""
-        content = files.read_checked(folder / CHECKPOINT)
-        if content is None:
+        state = read_state(folder, self.trainer.device)
+        if state is None:
             return False
-        device = self.trainer.device
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         self._earlier = [Report(**report) for report in state["earlier"]]
         if self._earlier:
             self.trainer = self._make(self._stages[self._stage])

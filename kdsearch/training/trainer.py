@@ -253,21 +253,34 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the state into `folder`, whole or not at all; the checkpoint before stays as a fallback."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_checked(folder / CHECKPOINT, state_bytes(self.state_dict()))
+        write_state(folder, self.state_dict())
 
     def load(self, folder: Path) -> bool:
         """Take up the state in `folder`; False when there is none."""
-        content = files.read_checked(folder / CHECKPOINT)
-        if content is None:
-            return False
-        self.load_state_dict(torch.load(io.BytesIO(content), map_location=self.device, weights_only=True))
-        return True
+        state = read_state(folder, self.device)
+        if state is not None:
+            self.load_state_dict(state)
+        return state is not None
 
     def student_bytes(self) -> bytes:
         """The best student as safetensors: the plain backbone, no trace of the method's own parts."""
         assert self.best is not None, "no epoch was trained yet"
         return save({name: tensor.contiguous().cpu() for name, tensor in self.best.state.items()})
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """A checkpoint in `folder`, whole or not at all; the one before stays as a fallback."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_checked(folder / CHECKPOINT, state_bytes(state))
+
+
+def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """What the checkpoint in `folder` holds, on this device; None when there is none."""
+    content = files.read_checked(folder / CHECKPOINT)
+    if content is None:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    return state
 
 
 def state_bytes(state: dict[str, Any]) -> bytes:
