@@ -93,6 +93,7 @@ def search(
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
         experiment = rehearsed.experiment.anchored().model_copy(update={"name": folder.name})
         tries = [in_setting(setting) for setting in tries]
+        asked = experiment.resources
         experiment, room = _sized(experiment, gpus_per_trial(experiment.resources))
         if experiment.search.confirm is not None:
             check_pool(remote)
@@ -104,10 +105,10 @@ def search(
             assert rehearsed.data is not None
             objectives = prepare(experiment, rehearsed.data, root, announce, remote)
         packing = None
-        if shares(experiment.resources):
+        if shares(asked):
             from kdsearch.tuning.packing import find_packing
 
-            packing = find_packing(experiment.resources, objectives, tries, root, announce)
+            packing = find_packing(asked, objectives, tries, root, announce)
             experiment, room = _sized(experiment, packing["gpus_per_trial"])
             epoch = rehearsed.epoch
             kept = _kept(experiment, tries, None if epoch is None else sharing(epoch, packing), room)
