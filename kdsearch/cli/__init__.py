@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -36,7 +37,11 @@ app.command(context_settings={"ignore_unknown_options": True})(submit)
 
 
 def main() -> None:
-    """The console script `kdsearch`: errors that are a person's to mend become one sentence and an exit code."""
+    """The console script `kdsearch`: errors that are a person's to mend become one sentence and an exit code.
+
+    SIGTERM ends what it does as Ctrl-C would: Python ends at once by default, and processes of Ray's would stay.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except KDSearchError as error:

@@ -106,6 +106,15 @@ def home_of(folder: str | Path) -> Home | None:
     return Home(marker.read_text(), kind.parent)
 
 
+def where_driven(folder: Path) -> tuple[Remote | None, Path, Path]:
+    """Of a run's folder, copy or not: the storage at a URL that it belongs to, if it does; the folder of runs on this
+    machine; and the folder in which a driver writes the run, which need not exist."""
+    home = home_of(folder)
+    if home is None:
+        return None, folder.parent, folder
+    return home.remote, home.folder, home.driven(folder.name)
+
+
 def is_drivers(name: str) -> bool:
     """Whether a file of a run is written by the driver; a trial's checkpoint, student and pictures are the trial's."""
     if name in LOCAL:

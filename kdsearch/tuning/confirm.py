@@ -15,7 +15,7 @@ from kdsearch.results import Results, RunLock, search_facts
 from kdsearch.results.confirm_log import TEST, Log, earlier
 from kdsearch.results.confirm_state import note_asked
 from kdsearch.results.confirmation import DOCUMENT, FOLDER, conclude, median_seed, plan, winner
-from kdsearch.results.copies import home_of
+from kdsearch.results.copies import where_driven
 from kdsearch.results.documents import read_json, to_json
 from kdsearch.results.export import METRICS
 from kdsearch.results.links import refuse_links
@@ -120,11 +120,8 @@ def confirm(
     results = Results(folder)
     found = plan(results, top, seeds)
     experiment = Experiment.load(str(folder / EXPERIMENT), allow_code=allow_code)
-    home = home_of(folder)
-    remote, root = (home.remote, home.folder) if home is not None else (None, folder.parent)
-    if home is not None:
-        folder = home.driven(folder.name)
-        folder.mkdir(parents=True, exist_ok=True)
+    remote, root, folder = where_driven(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder), naming_full_disks(folder, "confirm"), uploading(folder, remote, watcher.announce) as upload:
         if upload is not None:  # what was read above may be older
             results = Results(folder)

@@ -12,7 +12,7 @@ from kdsearch.errors import InvalidSetting
 from kdsearch.experiment import Experiment
 from kdsearch.files import write_atomic
 from kdsearch.results import Results, RunLock
-from kdsearch.results.copies import home_of
+from kdsearch.results.copies import where_driven
 from kdsearch.results.links import refuse_links
 from kdsearch.results.packing import write_packing
 from kdsearch.results.students import write_students
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kdsearch.data.base import DataSet
-    from kdsearch.results.remote import Remote
     from kdsearch.results.students import StudentsDocument
     from kdsearch.settings import Scalar
     from kdsearch.tuning.confirm import View
@@ -78,8 +77,7 @@ def search(
         StorageBehind: the storage at a URL lacks what is whole on this machine.
         LeaseLost: another process took over the run at a URL.
     """
-    folder = new_folder(experiment, storage)
-    remote, root = _place_of(folder)
+    remote, root, folder = where_driven(new_folder(experiment, storage))
     for setting in tries:
         experiment.resolve(setting)
     known = memories(Results(warm_start), experiment.anchored()) if warm_start is not None else []
@@ -159,12 +157,6 @@ def _rehearsed(
     return _Rehearsed(experiment, data, students, epoch)
 
 
-def _place_of(folder: Path) -> tuple[Remote | None, Path]:
-    """The storage at a URL that a run belongs to, if it does, and the folder of runs on this machine."""
-    home = home_of(folder)
-    return (home.remote, home.folder) if home is not None else (None, folder.parent)
-
-
 def resume(
     folder: str | Path,
     *,
@@ -194,10 +186,8 @@ def resume(
     experiment = Experiment.load(str(folder / EXPERIMENT), moved, allow_code=allow_code)
     if _is_to_confirm(folder, experiment) and not (more_trials or retry_failed or moved):
         return confirm_as_asked(Results(folder), experiment, confirming, allow_code=allow_code, verbose=verbose)
-    remote, root = _place_of(folder)
-    if (home := home_of(folder)) is not None:
-        folder = home.driven(folder.name)
-        folder.mkdir(parents=True, exist_ok=True)
+    remote, root, folder = where_driven(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         with RunLock(folder), naming_full_disks(folder), uploading(folder, remote, announce) as upload:
             wait_for_ray = held.enter_context(pool(experiment.resources, verbose))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,17 +54,14 @@ def _rung(results: Results, epoch: int, end: int, finals: dict[int, float]) -> R
 
 def milestones(experiment: dict[str, Any]) -> list[int]:
     """The epochs of the rungs, the full budget as the last; schedulers without rungs are looked at there too."""
-    search, training = experiment.get("search"), experiment.get("training")
-    epochs = _whole(training, "epochs", TrainingSettings)
-    grace = _whole(search, "grace_period", SearchSettings)
-    factor = _whole(search, "reduction_factor", SearchSettings)
-    found = []
-    while grace < epochs and factor > 1:
-        found.append(grace)
-        grace *= factor
-    if isinstance(search, dict) and search.get("restarts") is True:  # each rung is the end of a training of its own
-        return list(accumulate([*found, epochs]))
-    return [*found, epochs]
+    search = experiment.get("search")
+    epochs = _whole(experiment.get("training"), "epochs", TrainingSettings)
+    settings = SearchSettings.model_construct(  # without validation: a damaged experiment has a report too
+        grace_period=_whole(search, "grace_period", SearchSettings),
+        reduction_factor=max(2, _whole(search, "reduction_factor", SearchSettings)),
+        restarts=isinstance(search, dict) and search.get("restarts") is True,
+    )
+    return [*settings.rungs(epochs), settings.trial_epochs(epochs)]
 
 
 def _whole(section: Any, name: str, model: Any) -> int:
