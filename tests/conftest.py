@@ -22,6 +22,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
+# For commands of tests that are no test of what runs side by side: each trial's process imports torch and Tune, which
+# takes more of a core than what it then trains.
+ONE_CPU = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
 # Continuous integration sets it: there everything must run that can, so a test that is skipped fails.
 NO_SKIPS = bool(os.environ.get("KDSEARCH_CI"))
 
@@ -63,7 +67,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cli() -> Cli:
     """`cli("search", "ips", cwd=folder)`: the installed console script in a process of its own, its output captured.
 
-    `env` adds variables; `KDSEARCH_STORAGE` of the caller's environment does not reach it.
+    A Ray that it starts has one CPU. `env` adds variables; `KDSEARCH_STORAGE` of the caller's does not reach it.
     """
     script = Path(sys.executable).with_name("kdsearch")
 
@@ -74,7 +78,7 @@ def cli() -> Cli:
         return subprocess.run(
             [str(script), *arguments],
             cwd=cwd,
-            env={**inherited, **(env or {})},
+            env={**inherited, **ONE_CPU, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

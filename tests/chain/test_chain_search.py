@@ -21,13 +21,13 @@ from kdsearch.errors import RunError, UserError
 from kdsearch.results import Results, RunLock
 from kdsearch.tuning.chain import quietly, resume_chain, run_chain
 from kdsearch.tuning.series import Quiet
+from tests.conftest import ONE_CPU, Cli
 from tests.interrupting import CtrlC
 from tests.local_ray import started
 from tests.places import told_places
 
 if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
-    from tests.conftest import Cli
 
 # Three generations and two controls, twice: on a machine that is busy that takes minutes.
 pytestmark = pytest.mark.timeout(900)
@@ -216,7 +216,7 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(cli: Cli, 
     longer = {"data": {"name": "digits", "label_fraction": 0.25}, "training": {"epochs": 6}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**CHAIN, **longer, "name": None, "generations": two}))
     command = [str(Path(sys.executable).with_name("kdsearch")), "chain", "small.yaml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | ONE_CPU, stdout=subprocess.PIPE, text=True)
     journal = tmp_path / "runs" / "small" / "2-resnet8" / "study.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and "intermediate_value" in journal.read_text()):

@@ -16,11 +16,10 @@ import pytest
 from PIL import Image
 
 from kdsearch.cli import main
+from tests.conftest import ONE_CPU, Cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.conftest import Cli
 
 
 @pytest.fixture
@@ -199,7 +198,7 @@ def test_pictures_in_a_folder_are_streamed_to_the_trials(cli: Cli, tmp_path: Pat
 def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(cli: Cli, tmp_path: Path) -> None:
     flags = ["--trials", "6", "--max-epochs", "9", "--set", "data.label_fraction=0.5", "--name", "run"]
     command = [str(Path(sys.executable).with_name("kdsearch")), "search", "ips", *flags]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | ONE_CPU, stdout=subprocess.PIPE, text=True)
     journal = tmp_path / "runs" / "run" / "study.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.read_text().count("intermediate_value") >= 4):

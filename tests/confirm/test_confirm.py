@@ -34,13 +34,13 @@ from kdsearch.tuning.confirm import Quiet, confirm
 from kdsearch.tuning.confirm_student import Job, read_test, train
 from kdsearch.tuning.objective import TrainerObjectives
 from kdsearch.tuning.winner import take_home
+from tests.conftest import ONE_CPU, Cli
 from tests.local_ray import started
 from tests.places import told_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import Cli
 
 EXPERIMENT: dict[str, Any] = {
     "method": "ips",
@@ -394,6 +394,7 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: 
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
+        env=os.environ | ONE_CPU,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

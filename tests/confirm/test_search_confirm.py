@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -27,11 +27,9 @@ from kdsearch.results.confirmation import read_confirmation
 from kdsearch.results.progress import budget_in_words, progress
 from kdsearch.tuning import resume, search
 from kdsearch.tuning.confirm import confirm
+from tests.conftest import ONE_CPU, Cli
 from tests.interrupting import CtrlC, CtrlCLater
 from tests.local_ray import started
-
-if TYPE_CHECKING:
-    from tests.conftest import Cli
 
 # 1437 images of digits, a fifth of them validation; of 15 % of the labels two batches of 64, each looked at twice.
 EPOCH, EPOCHS = 2 * 64 * 2, 2
@@ -287,6 +285,7 @@ def test_ctrl_c_in_the_confirmation_prints_the_command_that_goes_on_and_that_com
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("kdsearch")), *command],
         cwd=tmp_path,
+        env=os.environ | ONE_CPU,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

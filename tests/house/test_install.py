@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ONE_CPU
+
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "launch" / "constraints.txt"
 SMALL_SEARCH = ("search", "ips", "--name", "small", "--max-epochs", "2")
@@ -33,6 +35,7 @@ def outside() -> Iterator[Path]:
 def run(*command: str | Path, cwd: Path, first: Path | None = None) -> str:
     """Standard output of a command that must succeed; `first` is put before all other folders of programs."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "KDSEARCH_STORAGE")}
+    environment |= ONE_CPU
     if first:
         environment["PATH"] = f"{first}:{environment['PATH']}"
     words = [str(word) for word in command]

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ONE_CPU
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 FILES = Path(__file__).parent / "readme_files"
@@ -83,7 +85,8 @@ def prelude(command: str, flags: str) -> str:
 
 def assert_succeeds(script: str, folder: Path, interpreter: tuple[str, ...] = ("bash", "-c")) -> None:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if name != "KDSEARCH_STORAGE"} | {"PATH": programs}
+    inherited = {name: value for name, value in os.environ.items() if name != "KDSEARCH_STORAGE"}
+    environment = inherited | ONE_CPU | {"PATH": programs}
     result = subprocess.run(
         [*interpreter, script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -22,6 +22,7 @@ from kdsearch.results import Results, export_run, find_run, lease
 from kdsearch.results.copies import Home
 from kdsearch.results.remote import Remote
 from kdsearch.tuning import resume, search, upload
+from tests.conftest import ONE_CPU
 from tests.faults import harness
 from tests.faults.objectives import FaultyObjectives
 
@@ -257,24 +258,27 @@ def test_a_storage_that_cannot_be_used_ends_before_anything_is_written(
 def test_the_command_line_searches_at_a_url_and_takes_home_what_it_found(
     environment: None, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the real trainer, and a teacher that is trained first."""
+    """With the real trainer, a teacher that is trained first, a choice of students, and a confirmation at the end."""
 
     def kdsearch(*arguments: str, code: int = 0) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "kdsearch", *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
-        )
+        command = [sys.executable, "-m", "kdsearch", *arguments]
+        environment = os.environ | ONE_CPU
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr
 
     small = ("--set", "data.label_fraction=0.2", "--set", "teacher.epochs=1", "--max-epochs", "1")
-    said = kdsearch("search", "kd", "--trials", "2", *small, "--name", "mine", "--storage", url)
+    small += ("--student", "resnet8,resnet14", "--confirm-top", "1", "--confirm-seeds", "2")
+    said = kdsearch("search", "kd", "--trials", "4", *small, "--name", "mine", "--storage", url)
     assert f"mine --storage '{url}'" in said
+    assert "mine  confirmed on 2 fresh seeds" in said
     status = json.loads(kdsearch("status", "mine", "--json", "--storage", url))
-    assert [trial["state"] for trial in status["trials"]] == ["COMPLETE", "COMPLETE"]
+    assert [trial["state"] for trial in status["trials"]] == ["COMPLETE"] * 4
+    found = json.loads(kdsearch("best", "mine", "--json", "--storage", url))
+    assert [row["student"] for row in found["students"]] == ["resnet8", "resnet14"]
     kdsearch("export", "mine", "--to", "home", "--storage", url)
     kept = Remote.at(url) / "mine" / "best"
     assert (tmp_path / "home" / "student.safetensors").read_bytes() == kept.read("student.safetensors")
-    kdsearch("confirm", "mine", "--top", "1", "--seeds", "2", "--storage", url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     assert json.loads(Remote.at(url).read("mine/confirm.json") or b"")["seeds"]["reporting"]
     kdsearch("report", "mine", "--storage", url)
