@@ -388,7 +388,7 @@ def test_tables_fit_a_narrow_terminal(confirmed: Path, monkeypatch: pytest.Monke
 def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(searched: Path, tmp_path: Path, cli: Cli) -> None:
     folder = copied(searched, tmp_path / "runs")
     experiment = yaml.safe_load((folder / "experiment.yaml").read_text())
-    experiment["training"] |= {"epochs": 20, "checkpoint_seconds": 0}
+    experiment["training"] |= {"epochs": 8, "checkpoint_seconds": 0}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     command = [str(Path(sys.executable).with_name("kdsearch")), "confirm", "run", "--top", "1", "--seeds", "2"]
     process = subprocess.Popen(

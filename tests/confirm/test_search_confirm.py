@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +14,16 @@ import pytest
 import yaml
 
 from kdsearch.cli import main
+from kdsearch.cli.confirm import Display
 from kdsearch.errors import InvalidSetting
 from kdsearch.experiment import Experiment
 from kdsearch.results import Results, RunLock
-from kdsearch.results.confirm_log import TRAINING, Log
+from kdsearch.results.confirm_log import TRAINING, Done, Log
 from kdsearch.results.confirm_state import ASKED, CONFIRMED, FOLDER, INTERRUPTED, RUNNING, confirmation_state
 from kdsearch.results.confirmation import read_confirmation
 from kdsearch.results.progress import budget_in_words, progress
 from kdsearch.tuning import resume, search
 from kdsearch.tuning.confirm import confirm
-from tests.conftest import ONE_CPU, Cli
 from tests.interrupting import CtrlC, CtrlCLater
 from tests.local_ray import started
 
@@ -276,32 +272,22 @@ def test_without_a_budget_the_search_runs_as_always_and_json_is_one_document_wit
 
 @pytest.mark.slow
 def test_ctrl_c_in_the_confirmation_prints_the_command_that_goes_on_and_that_command_does(
-    cli: Cli, tmp_path: Path
+    typed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """After the first training; that a terminal's signal comes to that, the tests of `kdsearch confirm` show."""
     content = experiment(search={"images": None, "trials": 2, "confirm": None}).model_dump(mode="json") | {"name": None}
-    content["training"]["epochs"] = 12
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    command = ["search", "mine.yaml", "--name", "run", "--confirm", "--confirm-seeds", "3"]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("kdsearch")), *command],
-        cwd=tmp_path,
-        env=os.environ | ONE_CPU,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background tests are deaf to it
-    )
-    folder = tmp_path / "runs" / "run"
-    deadline = time.monotonic() + 250
-    while not (folder / FOLDER / "results.jsonl").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    said, _ = process.communicate(timeout=100)
-    assert process.returncode == 0
+
+    def pressed(display: Display, done: Done) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupting:
+        interrupting.setattr(Display, "ended", pressed)
+        said, _, code = typed("search", "mine.yaml", "--name", "run", "--confirm-top", "1", "--confirm-seeds", "2")
+    assert code == 0
     (line,) = [line for line in said.splitlines() if "Go on with:" in line]
     assert line.endswith("kdsearch resume run")
-    resumed = cli("resume", "run", "--json", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["confirmation"]["settings"]["winner"]["test"]["count"] == 3
+    assert len((tmp_path / "runs" / "run" / FOLDER / "results.jsonl").read_text().splitlines()) == 1
+    out, err, code = typed("resume", "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["confirmation"]["settings"]["winner"]["test"]["count"] == 2

@@ -177,23 +177,6 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_job_searches_on_all_its_nodes_and_leaves_nothing_running(job: Start, tmp_path: Path) -> None:
-    started = job("search", "ips", *SMALL, "--name", "small")
-    output = started.wait(150)
-    assert started.process.returncode == 0, output
-    shown = status(tmp_path, "small")
-    assert shown["state"] == "COMPLETE"
-    head, worker = sorted(calls(tmp_path, "srun"), key=lambda line: "--head" not in line)
-    assert "--nodelist=first" in head
-    assert "--nodelist=second" in worker
-    assert head.count("token 600") == worker.count("token 600") == 1, "others could read the token"
-    assert "scontrol requeue" not in (tmp_path / "calls").read_text()
-    assert processes_of(tmp_path) == []
-    assert list((tmp_path / "runs").glob("*.token")) == []
-    assert calls(tmp_path, "mps") == [], "nobody asked for a share of a GPU"
-
-
-@pytest.mark.slow
 def test_trials_that_share_gpus_do_so_through_mps_which_ends_with_the_job(job: Start, tmp_path: Path) -> None:
     line = ("search", "ips", *SMALL, "--name", "shared", "--gpus-per-trial", "0.5")
     number = str(free_port() - 20000)
@@ -246,7 +229,10 @@ def test_mps_is_for_jobs_whose_trials_share_gpus(tmp_path: Path, line: str, shar
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_preempted_job_goes_back_into_the_queue_and_then_on_with_its_run(job: Start, tmp_path: Path) -> None:
+def test_a_preempted_job_goes_back_into_the_queue_and_then_on_with_its_run_and_leaves_nothing_running(
+    job: Start, tmp_path: Path
+) -> None:
+    """On all its nodes, both times."""
     arguments = ("search", "ips", "--trials", "2", "--max-epochs", "6", "--scheduler", "none", "--name", "long")
     started = job(*arguments)
     trials = tmp_path / "runs" / "long" / "trials"
@@ -269,6 +255,16 @@ def test_a_preempted_job_goes_back_into_the_queue_and_then_on_with_its_run(job: 
     shown = status(tmp_path, "long")
     assert shown["state"] == "COMPLETE"
     assert len(calls(tmp_path, "scontrol requeue")) == 1
+    assert processes_of(tmp_path) == []
+    assert list((tmp_path / "runs").glob("*.token")) == []
+    assert calls(tmp_path, "mps") == [], "nobody asked for a share of a GPU"
+    nodes = calls(tmp_path, "srun")
+    assert len(nodes) == 4
+    assert [("--nodelist=first" in node, "--nodelist=second" in node) for node in nodes if "--head" in node] == [
+        (True, False)
+    ] * 2
+    assert sum("--nodelist=second" in node for node in nodes) == 2
+    assert all(node.count("token 600") == 1 for node in nodes), "others could read the token"
 
 
 @pytest.mark.slow

@@ -296,10 +296,13 @@ def test_a_killed_driver_leaves_a_run_that_is_resumed_from_its_folder(tmp_path: 
 
 @pytest.mark.slow
 def test_a_trial_whose_process_always_dies_is_failed_and_the_search_goes_on(tmp_path: Path) -> None:
-    made = experiment(search={"trials": 4, "scheduler": "none"}, resources={"gpus_per_trial": 0, "max_concurrent": 1})
+    made = experiment(
+        search={"trials": 4, "scheduler": "none"},
+        resources={"gpus_per_trial": 0, "max_concurrent": 1, "max_failures": 1},
+    )
     results = search(made, storage=tmp_path, objectives=stub.StubObjectives(die_above=3.9, epochs=9))
     for trial in results.trials:
         dies = trial.hyperparameters["temperature"] > 3.9
         assert trial.state == ("FAILED" if dies else "COMPLETE")
-        assert trial.error == ("its process died 4 times (resources.max_failures = 3)" if dies else None)
+        assert trial.error == ("its process died 2 times (resources.max_failures = 1)" if dies else None)
     assert {trial.state for trial in results.trials} == {"FAILED", "COMPLETE"}
