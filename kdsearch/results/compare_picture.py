@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
-from kdsearch.results.compare_words import labels_of
+from kdsearch.results.compare_words import labels_of, state_of_labels
 from kdsearch.results.figures import score
 from kdsearch.results.lettering import FAINT, PAPER, fitted, plain, widest_text, write
 from kdsearch.results.pictures import LINE, MARGIN
@@ -54,8 +54,7 @@ def comparison_picture(document: Mapping[str, Any]) -> bytes:
         corner = (MARGIN + place % columns * panel[0] + _LEFT, 2 * MARGIN + 12 + place // columns * panel[1] + _HEAD)
         shown = [row for row in rows if labels_of(row) == state]
         if len(states) > 1:
-            text = f"{state[0]:.0%} of the labels, {state[1]:.0%} of them false"
-            write(draw, corner[0], corner[1] - 12, text, _TEXT)
+            write(draw, corner[0], corner[1] - 12, state_of_labels(*state), _TEXT)
         _panel(draw, corner, shown, document, colors)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

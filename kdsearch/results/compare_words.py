@@ -119,7 +119,7 @@ def findings(document: Document) -> list[str]:
     for row in document["rows"]:
         if row["name"] == document["reference"] or row["state"] != CONFIRMED:
             continue
-        where = f" at {_state_of_labels(row)}" if several else ""
+        where = f" at {state_of_labels(*labels_of(row))}" if several else ""
         found.append(_finding(row, row["gains"].get(WINNER), document["reference"], where))
     return found
 
@@ -138,8 +138,9 @@ def _finding(row: Row, gained: Mapping[str, Any] | None, reference: str, where: 
     return f"{name} {said} {reference}{'' if claim(gained) else ' stays open'}: {figures}."
 
 
-def _state_of_labels(row: Row) -> str:
-    return f"{row['label_fraction']:.0%} of the labels, {row['label_noise']:.0%} of them false"
+def state_of_labels(fraction: float, noise: float) -> str:
+    """What a search had of the labels, in words."""
+    return f"{fraction:.0%} of the labels" + (f", {noise:.0%} of them false" if noise else "")
 
 
 def remarks(document: Document) -> list[str]:

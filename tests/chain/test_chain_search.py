@@ -218,7 +218,7 @@ def test_ctrl_c_prints_the_command_that_goes_on_and_that_command_does(cli: Cli, 
     command = [str(Path(sys.executable).with_name("kdsearch")), "chain", "small.yaml"]
     process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | ONE_CPU, stdout=subprocess.PIPE, text=True)
     journal = tmp_path / "runs" / "small" / "2-resnet8" / "study.journal"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not (journal.exists() and "intermediate_value" in journal.read_text()):
         assert process.poll() is None
         assert time.monotonic() < deadline

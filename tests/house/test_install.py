@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +86,7 @@ def test_the_wheel_searches_in_an_empty_environment(wheel: Path, outside: Path) 
     assert_student_was_exported(work)
 
 
-def test_a_fresh_checkout_searches_and_starts_fast_the_second_time(outside: Path) -> None:
+def test_a_fresh_checkout_searches_and_installs_nothing_the_second_time(outside: Path) -> None:
     checkout, work, broken = outside / "checkout", outside / "elsewhere", outside / "broken"
     for folder in (work, broken, checkout):
         folder.mkdir()
@@ -100,6 +99,4 @@ def test_a_fresh_checkout_searches_and_starts_fast_the_second_time(outside: Path
 
     for name in ("uv", "pip"):
         (broken / name).symlink_to("/bin/false")
-    started = time.monotonic()
     assert "Usage" in run(checkout / "launch" / "local.sh", "--help", cwd=work, first=broken)
-    assert time.monotonic() - started < 3
