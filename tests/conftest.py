@@ -26,6 +26,12 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 # takes more of a core than what it then trains.
 ONE_CPU = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
 
+
+def of_commands() -> dict[str, str]:
+    """The environment in which tests run commands: a person's own storage does not reach them."""
+    return {name: value for name, value in os.environ.items() if name != "KDSEARCH_STORAGE"} | ONE_CPU
+
+
 # Continuous integration sets it: there everything must run that can, so a test that is skipped fails.
 NO_SKIPS = bool(os.environ.get("KDSEARCH_CI"))
 
@@ -74,11 +80,10 @@ def cli() -> Cli:
     def run(
         *arguments: str, cwd: Path, timeout: float = 280, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        inherited = {name: value for name, value in os.environ.items() if name != "KDSEARCH_STORAGE"}
         return subprocess.run(
             [str(script), *arguments],
             cwd=cwd,
-            env={**inherited, **ONE_CPU, **(env or {})},
+            env=of_commands() | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

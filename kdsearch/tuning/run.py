@@ -92,7 +92,7 @@ def search(
         experiment = rehearsed.experiment.anchored().model_copy(update={"name": folder.name})
         tries = [in_setting(setting) for setting in tries]
         asked = experiment.resources
-        experiment, room = _sized(experiment, gpus_per_trial(experiment.resources))
+        experiment, room = _sized(experiment, gpus_per_trial(asked))
         if experiment.search.confirm is not None:
             check_pool(remote)
         check_nodes(experiment, None if remote else root, rehearsed.data)

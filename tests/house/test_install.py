@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ONE_CPU
+from tests.conftest import of_commands
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "launch" / "constraints.txt"
@@ -33,8 +32,7 @@ def outside() -> Iterator[Path]:
 
 def run(*command: str | Path, cwd: Path, first: Path | None = None) -> str:
     """Standard output of a command that must succeed; `first` is put before all other folders of programs."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "KDSEARCH_STORAGE")}
-    environment |= ONE_CPU
+    environment = {name: value for name, value in of_commands().items() if name != "PYTHONPATH"}
     if first:
         environment["PATH"] = f"{first}:{environment['PATH']}"
     words = [str(word) for word in command]

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ONE_CPU
+from tests.conftest import of_commands
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -85,8 +85,7 @@ def prelude(command: str, flags: str) -> str:
 
 def assert_succeeds(script: str, folder: Path, interpreter: tuple[str, ...] = ("bash", "-c")) -> None:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    inherited = {name: value for name, value in os.environ.items() if name != "KDSEARCH_STORAGE"}
-    environment = inherited | ONE_CPU | {"PATH": programs}
+    environment = of_commands() | {"PATH": programs}
     result = subprocess.run(
         [*interpreter, script], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

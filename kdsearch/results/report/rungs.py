@@ -56,9 +56,10 @@ def milestones(experiment: dict[str, Any]) -> list[int]:
     """The epochs of the rungs, the full budget as the last; schedulers without rungs are looked at there too."""
     search = experiment.get("search")
     epochs = _whole(experiment.get("training"), "epochs", TrainingSettings)
+    factor = _whole(search, "reduction_factor", SearchSettings)
     settings = SearchSettings.model_construct(  # without validation: a damaged experiment has a report too
-        grace_period=_whole(search, "grace_period", SearchSettings),
-        reduction_factor=max(2, _whole(search, "reduction_factor", SearchSettings)),
+        grace_period=_whole(search, "grace_period", SearchSettings) if factor > 1 else epochs,
+        reduction_factor=factor,
         restarts=isinstance(search, dict) and search.get("restarts") is True,
     )
     return [*settings.rungs(epochs), settings.trial_epochs(epochs)]
