@@ -51,7 +51,7 @@ def worker(experiment: Experiment, folder: Path) -> dict[str, tuple[float, float
     found["checkpoint"] = milliseconds(lambda: trainer.save(folder))
     found["  its bytes"] = milliseconds(lambda: state_bytes(trainer.state_dict()))
     found["  its writing, synced"] = milliseconds(lambda: files.write_checked(folder / "bytes", content))
-    objective = TrainerObjective(trainer)
+    objective = TrainerObjective(trainer, lambda: trainer)
     found["end: a last look, pictures, weights"] = milliseconds(lambda: objective.finish(folder / "best"))
     return found
 

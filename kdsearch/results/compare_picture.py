@@ -36,7 +36,7 @@ _LONGEST_NAME = 220
 def comparison_picture(document: Mapping[str, Any]) -> bytes:
     """PNG of the best validation metric so far against images seen or seconds, for each search of a comparison.
 
-    A line goes on level from its last rise to the budget. What has not begun has no line.
+    A line goes on level from its last rise to what its search has spent. What has not begun has no line.
     """
     rows = document["rows"]
     states = list(dict.fromkeys(labels_of(row) for row in rows))
@@ -70,7 +70,7 @@ def _panel(
 ) -> None:
     left, top = corner
     unit, budget = document["budget"]["unit"], float(document["budget"]["amount"])
-    curves = {row["name"]: row["curve"] for row in rows if row.get("curve")}
+    curves = {row["name"]: _to_the_end(row, unit) for row in rows if row.get("curve")}
     furthest = max([budget, *(curve[-1][0] for curve in curves.values())])
     values = [value for curve in curves.values() for _, value in curve]
     draw.rectangle((left, top, left + _WIDTH, top + _HEIGHT), outline=LINE)
@@ -92,8 +92,14 @@ def _panel(
     for name, curve in curves.items():
         points = _steps(curve, furthest, low, high, corner)
         draw.line(points, colors[name], 3 if name == document["reference"] else 2)
-        ends[name] = points[-1][1]
-    _names(draw, left + _WIDTH + 8, top, ends, colors)
+        ends[name] = points[-1]
+    _names(draw, top, ends, colors)
+
+
+def _to_the_end(row: Row, unit: str) -> list[list[float]]:
+    """The curve of a search, to what its trials have spent by now."""
+    curve = row["curve"]
+    return [*curve, [max(curve[-1][0], row[unit]), curve[-1][1]]]
 
 
 def _range(values: Sequence[float], mode: str) -> tuple[float, float]:
@@ -113,7 +119,7 @@ def _y(value: float, low: float, high: float, top: int) -> float:
 def _steps(
     curve: Sequence[Sequence[float]], furthest: float, low: float, high: float, corner: tuple[int, int]
 ) -> list[tuple[float, float]]:
-    """The corners of a line that rises in steps and goes on level to the end."""
+    """The corners of a line that rises in steps."""
     left, top = corner
     found: list[tuple[float, float]] = []
     for spent, value in curve:
@@ -121,14 +127,14 @@ def _steps(
         if found:
             found.append((x, found[-1][1]))
         found.append((x, y))
-    return [*found, (float(left + _WIDTH), found[-1][1])]
+    return found
 
 
 def _names(
-    draw: ImageDraw.ImageDraw, x: float, top: int, ends: Mapping[str, float], colors: Mapping[str, Color]
+    draw: ImageDraw.ImageDraw, top: int, ends: Mapping[str, tuple[float, float]], colors: Mapping[str, Color]
 ) -> None:
     """The name of each line beside its end, moved down where two would meet."""
     last = -math.inf
-    for name, y in sorted(ends.items(), key=lambda pair: pair[1]):
+    for name, (x, y) in sorted(ends.items(), key=lambda pair: pair[1][1]):
         last = max(y + 4, last + _TEXT + 3, top + 8.0)
-        write(draw, x, last, fitted(plain(name), _LONGEST_NAME, _TEXT), _TEXT, colors[name])
+        write(draw, x + 8, last, fitted(plain(name), _LONGEST_NAME, _TEXT), _TEXT, colors[name])

@@ -54,7 +54,7 @@ def train(objectives: TrainerObjectives, job: Job) -> Done:
         return Done(TRAINING, job.trial, job.seed, time.time(), error=str(error))
     assert trainer.best is not None
     if job.keep:
-        TrainerObjective(trainer).finish(job.folder / BEST)
+        TrainerObjective(trainer, lambda: trainer).finish(job.folder / BEST)
         remove_checked(job.folder / CHECKPOINT)
     else:
         shutil.rmtree(job.folder, ignore_errors=True)

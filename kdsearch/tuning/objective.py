@@ -14,7 +14,7 @@ from kdsearch import files
 from kdsearch.results.samples import write_panels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kdsearch.data.base import DataSet
     from kdsearch.data.teacher_outputs import TeacherOutputs
@@ -63,12 +63,12 @@ class TrainerObjectives:
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
         search, epochs = self.experiment.search, self.experiment.training.epochs
         if not search.restarts:
-            return TrainerObjective(self.trainer(hyperparameters))
+            trainer = self.trainer(hyperparameters)
+            return TrainerObjective(trainer, lambda: trainer)
         from kdsearch.training.staged import StagedTraining
 
-        return TrainerObjective(
-            StagedTraining(lambda budget: self.trainer(hyperparameters, epochs=budget), search.stages(epochs))
-        )
+        staged = StagedTraining(lambda budget: self.trainer(hyperparameters, epochs=budget), search.stages(epochs))
+        return TrainerObjective(staged, lambda: staged.trainer)
 
     def trainer(
         self, hyperparameters: Mapping[str, Scalar], seed: int | None = None, epochs: int | None = None
@@ -128,10 +128,16 @@ class TrainerObjectives:
 
 
 class TrainerObjective:
-    """A training as the search sees it."""
+    """A training as the search sees it.
 
-    def __init__(self, training: Trainer | StagedTraining) -> None:
+    Args:
+        training: its epochs.
+        trainer: the one whose student is the trial's, once it has ended.
+    """
+
+    def __init__(self, training: Trainer | StagedTraining, trainer: Callable[[], Trainer]) -> None:
         self._training = training
+        self._trainer = trainer
 
     @property
     def history(self) -> list[Report]:
@@ -148,9 +154,8 @@ class TrainerObjective:
 
     def finish(self, folder: Path) -> float:
         from kdsearch.training.outcome import outcome
-        from kdsearch.training.staged import StagedTraining
 
-        trainer = self._training.trainer if isinstance(self._training, StagedTraining) else self._training
+        trainer = self._trainer()
         result = outcome(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         if result.panels:

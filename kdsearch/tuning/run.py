@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kdsearch.data.base import DataSet
+    from kdsearch.results.packing import PackingDocument
+    from kdsearch.results.remote import Remote
     from kdsearch.results.students import StudentsDocument
     from kdsearch.settings import Scalar
     from kdsearch.tuning.confirm import View
@@ -91,39 +93,23 @@ def search(
         # Workers see a person's files from elsewhere; mistakes above were told in the paths as they were given.
         experiment = rehearsed.experiment.anchored().model_copy(update={"name": folder.name})
         tries = [in_setting(setting) for setting in tries]
-        asked = experiment.resources
-        experiment, room = _sized(experiment, gpus_per_trial(asked))
-        if experiment.search.confirm is not None:
-            check_pool(remote)
-        check_nodes(experiment, None if remote else root, rehearsed.data)
-        kept = _kept(experiment, tries, rehearsed.epoch, room)
-        if objectives is None:
-            from kdsearch.tuning.prepare import prepare
-
-            assert rehearsed.data is not None
-            objectives = prepare(experiment, rehearsed.data, root, announce, remote)
-        packing = None
-        if shares(asked):
-            from kdsearch.tuning.packing import find_packing
-
-            packing = find_packing(asked, objectives, tries, root, announce)
-            experiment, room = _sized(experiment, packing["gpus_per_trial"])
-            epoch = rehearsed.epoch
-            kept = _kept(experiment, tries, None if epoch is None else sharing(epoch, packing), room)
-        before = {"tries": [dict(setting) for setting in tries], "warm_start": known} | kept
+        rehearsed = replace(rehearsed, experiment=experiment)
+        ready = _ready(rehearsed, tries, objectives, root, remote, announce)
+        before = {"tries": [dict(setting) for setting in tries], "warm_start": known, **ready.kept}
         with (
             naming_full_disks(folder),
-            created(folder, experiment, before),
+            created(folder, ready.experiment, before),
             RunLock(folder),
             uploading(folder, remote, announce, new=True) as upload,
         ):
-            if packing is not None:
-                write_packing(folder, packing)
+            if ready.packing is not None:
+                write_packing(folder, ready.packing)
             if rehearsed.students is not None:
                 write_students(folder, rehearsed.students)
-            results = drive(Plan(experiment, folder, room, objectives, upload), watchers, announce)
+            found = Plan(ready.experiment, folder, ready.room, ready.objectives, upload)
+            results = drive(found, watchers, announce)
         # The code that the run names is what the caller gave.
-        return confirm_as_asked(results, experiment, confirming, allow_code=True, verbose=verbose)
+        return confirm_as_asked(results, ready.experiment, confirming, allow_code=True, verbose=verbose)
 
 
 @dataclass(frozen=True)
@@ -155,6 +141,51 @@ def _rehearsed(
     trainer = rehearse(experiment, data)
     epoch = cost_of_an_epoch(experiment, trainer, data) if experiment.search.confirm is not None else None
     return _Rehearsed(experiment, data, students, epoch)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A search that can begin on the pool that is there."""
+
+    experiment: Experiment
+    """With the share of a GPU that each trial takes."""
+    room: int
+    """How many trials run at a time."""
+    objectives: Objectives
+    kept: Mapping[str, Mapping[str, float]]
+    """What is noted of the part of the budget that is kept for a confirmation."""
+    packing: PackingDocument | None = None
+    """How many trials share a GPU; None: that was not asked for."""
+
+
+def _ready(
+    rehearsed: _Rehearsed,
+    tries: Sequence[Mapping[str, Scalar]],
+    objectives: Objectives | None,
+    root: Path,
+    remote: Remote | None,
+    announce: Callable[[str], None],
+) -> _Ready:
+    """What was rehearsed, fitted to the pool: nodes asked, teacher trained, GPUs shared. Raises UserError."""
+    asked, epoch = rehearsed.experiment.resources, rehearsed.epoch
+    experiment, room = _sized(rehearsed.experiment, gpus_per_trial(asked))
+    if experiment.search.confirm is not None:
+        check_pool(remote)
+    check_nodes(experiment, None if remote else root, rehearsed.data)
+    kept = _kept(experiment, tries, epoch, room)
+    if objectives is None:
+        from kdsearch.tuning.prepare import prepare
+
+        assert rehearsed.data is not None
+        objectives = prepare(experiment, rehearsed.data, root, announce, remote)
+    if not shares(asked):
+        return _Ready(experiment, room, objectives, kept)
+    from kdsearch.tuning.packing import find_packing
+
+    packing = find_packing(asked, objectives, tries, root, announce)
+    experiment, room = _sized(experiment, packing["gpus_per_trial"])
+    kept = _kept(experiment, tries, None if epoch is None else sharing(epoch, packing), room)
+    return _Ready(experiment, room, objectives, kept, packing)
 
 
 def resume(

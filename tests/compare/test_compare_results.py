@@ -232,6 +232,19 @@ def test_the_picture_shows_a_line_that_ends_at_its_method(whole: Path) -> None:
         assert (pixels == color).all(1).sum() > 300
 
 
+def test_a_line_of_the_picture_ends_at_what_its_search_has_spent_not_at_the_budget(tmp_path: Path) -> None:
+    lengths = []
+    for budget in (1300, 2600):  # a search here has spent 1,300 images
+        content = document([row("ce")], budget={"unit": "images", "amount": budget})
+        folder = comparison_in(tmp_path / f"{budget}", content)
+        confirmed(folder / row("ce")["run"], CE, CE)
+        write_comparison(folder, content)
+        pixels = np.asarray(Image.open(folder / "compare.png").convert("RGB"))
+        across = np.flatnonzero((pixels == (0, 0, 0)).all(2).sum(0) == 3)  # columns that the line crosses level
+        lengths.append(across.max() - across.min())
+    assert lengths[1] == pytest.approx(lengths[0] / 2, abs=3)
+
+
 def test_a_written_comparison_reads_back_the_same(whole: Path) -> None:
     first = write_comparison(whole, json.loads((whole / "compare.json").read_text()))
     assert read_comparison(whole) == json.loads(json.dumps(first))
