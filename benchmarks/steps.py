@@ -5,8 +5,10 @@
     lsskd   over a step of student and light heads on the four views, and a forward pass of their snapshot
 
 on resnet20 with 32×32 images, batch 128, 100 classes, and resnet8 with 8×8 images, batch 64, 10 classes. Bare work is
-PyTorch's own: networks, `cross_entropy`, backward, fused SGD. Both sides of a ratio take turns in one process, so that
-whatever slows the machine down meets both; the ratio is the median of the turns'. Batches are made beforehand.
+PyTorch's own: networks, `cross_entropy`, backward, fused SGD. Both sides keep images and weights as the Trainer does.
+They take turns in one process, so that whatever slows the machine down meets both; the ratio is the median of the
+turns'. On a CPU time is that of the process, which other programs on the machine do not take from it. Batches are made
+beforehand.
 Prints a table and writes benchmarks/results/steps.json and benchmarks/pictures/steps.png.
 """
 
@@ -30,6 +32,7 @@ from kdsearch.data.base import Batch, Facts
 from kdsearch.methods.heads import head_logits
 from kdsearch.methods.transformations import rotations, stack_views
 from kdsearch.settings import NetworkSettings, TrainingSettings
+from kdsearch.training.layout import memory_format
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.trainer import default_device
 
@@ -60,12 +63,15 @@ class Case:
 
     def network(self, name: str, device: torch.device) -> nn.Module:
         settings, size = NetworkSettings(name=name), (self.side, self.side)
-        return models.build(settings, outputs=self.classes, channels=self.channels, size=size).to(device)
+        network = models.build(settings, outputs=self.classes, channels=self.channels, size=size).to(device)
+        return network.to(memory_format=memory_format(TrainingSettings(), device, network))
 
-    def data(self, device: torch.device) -> Batch:
+    def data(self, device: torch.device, layout: torch.memory_format) -> Batch:
         generator = torch.Generator(device).manual_seed(0)
         shape = (self.batch, self.channels, self.side, self.side)
-        images, partners = (torch.randn(shape, generator=generator, device=device) for _ in range(2))
+        images, partners = (
+            torch.randn(shape, generator=generator, device=device).contiguous(memory_format=layout) for _ in range(2)
+        )
         classes = torch.randint(self.classes, (self.batch,), generator=generator, device=device)
         targets = one_hot(classes, self.classes).float()
         everyone = torch.ones(self.batch, dtype=torch.bool, device=device)
@@ -169,12 +175,13 @@ def compare(ours: Callable[[], None], bare: Callable[[], None], turns: int, step
 
 
 def _milliseconds(step: Callable[[], None], count: int) -> float:
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     _wait()
-    started = time.perf_counter()
+    started = clock()
     for _ in range(count):
         step()
     _wait()
-    return (time.perf_counter() - started) * 1000 / count
+    return (clock() - started) * 1000 / count
 
 
 def _wait() -> None:
@@ -194,7 +201,9 @@ def main() -> None:
     device, found = default_device(), []
     print("| method | student | batch | step ms | bare ms | ratio (quartiles) | at most |\n" + "|---" * 7 + "|")
     for case in CASES:
-        teacher, batch = case.network(TEACHER, device).eval(), case.data(device)
+        teacher = case.network(TEACHER, device).eval()
+        layout = memory_format(TrainingSettings(), device, case.network(case.student, device))
+        batch = case.data(device, layout)
         for name, allowed in ALLOWED.items():
             method = build(name, case, teacher, device)
             ours, bare = method_step(method, batch), bare_step(name, method, teacher, batch)

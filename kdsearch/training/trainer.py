@@ -20,6 +20,7 @@ from kdsearch.errors import Diverged, InvalidSetting
 from kdsearch.objective import Report
 from kdsearch.training.averaging import AveragedStudent
 from kdsearch.training.layout import has_narrow_strides, memory_format
+from kdsearch.training.memory import keep_freed_memory
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.randomness import seeded
 from kdsearch.training.schedule import shown_epochs
@@ -67,7 +68,8 @@ class Trainer:
         taught: what it says of the training images as they are (`kdsearch.training.teaching`); None: it is asked.
         device: None: the GPU if there is one.
 
-    Stopped after any epoch, saved, loaded and resumed, it ends bit-equal on a CPU to one that was not stopped.
+    Stopped after any epoch, saved, loaded and resumed, it ends bit-equal on a CPU to one that was not stopped. On a CPU
+    the process keeps the memory that it frees (`kdsearch.training.memory`).
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Trainer:
         self.experiment, self.hyperparameters = experiment, hyperparameters = experiment.of(hyperparameters)
         self.seed = experiment.seed if seed is None else seed
         self.device = device or default_device()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.data = data or data_sets.load(experiment.data, experiment.task)
         self.task = tasks.find(experiment.task)
         settings = experiment.resolve(hyperparameters)
