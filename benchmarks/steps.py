@@ -5,10 +5,10 @@
     lsskd   over a step of student and light heads on the four views, and a forward pass of their snapshot
 
 on resnet20 with 32×32 images, batch 128, 100 classes, and resnet8 with 8×8 images, batch 64, 10 classes. Bare work is
-PyTorch's own: networks, `cross_entropy`, backward, fused SGD. Both sides keep images and weights as the Trainer does.
-They take turns in one process, so that whatever slows the machine down meets both; the ratio is the median of the
-turns'. On a CPU time is that of the process, which other programs on the machine do not take from it. Batches are made
-beforehand.
+PyTorch's own: networks, `cross_entropy`, backward, fused SGD. Both sides keep images, weights and freed memory as the
+Trainer does. They take turns in one process, so that whatever slows the machine down meets both; the ratio is the
+median of the turns'. On a CPU time is that of the process, which other programs on the machine do not take from it.
+Batches are made beforehand.
 Prints a table and writes benchmarks/results/steps.json and benchmarks/pictures/steps.png.
 """
 
@@ -33,6 +33,7 @@ from kdsearch.methods.heads import head_logits
 from kdsearch.methods.transformations import rotations, stack_views
 from kdsearch.settings import NetworkSettings, TrainingSettings
 from kdsearch.training.layout import memory_format
+from kdsearch.training.memory import keep_freed_memory
 from kdsearch.training.optimizer import Optimizer
 from kdsearch.training.trainer import default_device
 
@@ -199,6 +200,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device, found = default_device(), []
+    if device.type == "cpu":
+        keep_freed_memory()
     print("| method | student | batch | step ms | bare ms | ratio (quartiles) | at most |\n" + "|---" * 7 + "|")
     for case in CASES:
         teacher = case.network(TEACHER, device).eval()
