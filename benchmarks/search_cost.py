@@ -190,13 +190,10 @@ def facts(table: Table) -> dict[str, Any]:
     return found
 
 
-def study(table: Table, seeds: int, slots: int, most: int) -> dict[str, list[int | None]]:
-    """The epochs that each strategy took, seed by seed."""
-    experiment = workload(table.name)
-    return {
-        name: [search(make(experiment, seed), table, seed, slots, most) for seed in range(seeds)]
-        for name, make in STRATEGIES.items()
-    }
+def study(name: str, table: Table, seeds: int, slots: int, most: int) -> list[int | None]:
+    """The epochs that a strategy took, seed by seed."""
+    experiment, make = workload(table.name), STRATEGIES[name]
+    return [search(make(experiment, seed), table, seed, slots, most) for seed in range(seeds)]
 
 
 def row(name: str, taken: list[int | None], most: int) -> str:
@@ -210,6 +207,7 @@ def row(name: str, taken: list[int | None], most: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--most", type=int, default=3000, help="epochs that each search is given")
@@ -225,10 +223,12 @@ def main() -> None:
         print(f"\n{name}: {', '.join(f'{what} {value:.3g}' for what, value in known.items() if value is not None)}")
         print(f"| {options.seeds} seeds, {options.slots} slots | epochs, median | quartiles | not in time |")
         print("|---|---|---|---|")
-        found = study(table, options.seeds, options.slots, options.most)
-        for strategy, taken in found.items():
+        result = results.setdefault(name, {"epochs": {}})
+        result |= {"facts": known, "slots": options.slots, "most": options.most}
+        for strategy in options.strategies:
+            taken = study(strategy, table, options.seeds, options.slots, options.most)
+            result["epochs"][strategy] = taken
             print(row(strategy, taken, options.most), flush=True)
-        results[name] = {"facts": known, "slots": options.slots, "most": options.most, "epochs": found}
     if not options.dry:
         RESULT.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -82,8 +82,13 @@ class Promoting(Ours):
         self._promoted: dict[int, set[int]] = {rung: set() for rung in self._at}
         self._settings: dict[int, Setting] = {}
 
+    def _open(self) -> list[int]:
+        """The rungs that trials may leave, the highest first."""
+        return list(self._at)
+
     def ask(self, number: int) -> Setting | int:
-        for rung, there in self._at.items():
+        for rung in self._open():
+            there = self._at[rung]
             ranked = sorted(there, key=lambda waits: -there[waits])
             for best in ranked[: len(ranked) // REDUCTION]:
                 if best not in self._promoted[rung]:
@@ -106,6 +111,23 @@ class Promoting(Ours):
             if not complete:
                 self._sampler.tell_value(number, GRACE * REDUCTION, value)
         super().ended(number, value, complete=complete)
+
+
+class Growing(Promoting):
+    """PASHA (Bohdal et al. 2022, arXiv 2207.06940): the full budget is opened only once the second rung has ranked the
+    best otherwise than the first; values that differ by less than 0.5 % count as equal."""
+
+    EQUAL = 0.005
+
+    def _open(self) -> list[int]:
+        high, low = self._at[9], self._at[3]
+        ranked = sorted(high, key=lambda trial: -high[trial])[: max(2, len(low) // REDUCTION)]
+        agree = all(
+            low[better] >= low[worse] - self.EQUAL
+            for place, better in enumerate(ranked)
+            for worse in ranked[place + 1 :]
+        )
+        return [3] if len(high) < REDUCTION or agree else [9, 3]
 
 
 class OptunaStudy:
@@ -218,6 +240,9 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch, first rung at a third": lambda experiment, seed: Ours(experiment, seed, grace_period=9),
     "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
     "kdsearch, promoting": Promoting,
+    "kdsearch, growing budget": Growing,
+    "kdsearch, GP": lambda experiment, seed: Ours(experiment, seed, sampler="gp"),
+    "kdsearch, CMA-ES": lambda experiment, seed: Ours(experiment, seed, sampler="cmaes"),
     "kdsearch, random": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
     "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random", raw=True),
     "OptunaSearch + ASHA (stock Ray)": StockRay,
