@@ -69,7 +69,7 @@ class Trainer:
         device: None: the GPU if there is one.
 
     Stopped after any epoch, saved, loaded and resumed, it ends bit-equal on a CPU to one that was not stopped. On a CPU
-    the process keeps the memory that it frees (`kdsearch.training.memory`).
+    a process that trains an epoch keeps the memory that it frees from then on (`kdsearch.training.memory`).
     """
 
     def __init__(
@@ -86,8 +86,6 @@ class Trainer:
         self.experiment, self.hyperparameters = experiment, hyperparameters = experiment.of(hyperparameters)
         self.seed = experiment.seed if seed is None else seed
         self.device = device or default_device()
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.data = data or data_sets.load(experiment.data, experiment.task)
         self.task = tasks.find(experiment.task)
         settings = experiment.resolve(hyperparameters)
@@ -140,6 +138,8 @@ class Trainer:
         """Train one more epoch and validate. Raises Diverged when a loss is no longer finite."""
         started = time.perf_counter()
         number = self.epochs_done
+        if self.device.type == "cpu":  # here: a process that only rehearses gives its memory back
+            keep_freed_memory()
         with seeded(torch_seed(self.seed, "epoch", number), self.device):
             metrics = self._train(number)
         value, validation = self.validate()
