@@ -23,15 +23,14 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from cube import place
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from record_curves import LOOKED_AT, SHORT, recorded, settings
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from strategies import STRATEGIES, Setting, Strategy
 from workloads import EPOCHS, WORKLOADS, workload
 
 from kdsearch import data as data_sets
-from kdsearch.tuning.distributions import distributions
 
 RESULT = Path(__file__).resolve().parent / "results" / "search_cost.json"
 WITHIN = 0.005
@@ -64,7 +63,7 @@ class Table:
     def shown(self, setting: int, seed: int, *, restarts: bool, raw: bool) -> Floats:
         """What a trial shows after each epoch that it trains; NaN where it is not looked at."""
         weights = 0 if raw else 1
-        whole = self.curves[weights, seed, setting]
+        whole: Floats = self.curves[weights, seed, setting]
         if not restarts:
             return whole
         ends = self.short[weights, seed, setting]
@@ -73,24 +72,8 @@ class Table:
 
     def nearest(self, setting: Setting) -> int:
         """The recorded setting that stands for this one."""
-        distance = np.abs(self.coordinates - place(self.name, setting)) ** 2
+        distance = np.abs(self.coordinates - place(workload(self.name), setting)) ** 2
         return int(distance.sum(1).argmin())
-
-
-def place(name: str, setting: Setting) -> Floats:
-    """A setting in the unit cube; what lies outside the space is at its border."""
-    found: list[float] = []
-    for hyperparameter, distribution in distributions(workload(name)).items():
-        value = setting[hyperparameter]
-        if isinstance(distribution, CategoricalDistribution):
-            found += [float(value == choice) / np.sqrt(2) for choice in distribution.choices]
-            continue
-        assert isinstance(distribution, FloatDistribution | IntDistribution)
-        low, high, own = float(distribution.low), float(distribution.high), float(value)
-        if distribution.log:
-            low, high, own = np.log(low), np.log(high), np.log(max(own, low))
-        found.append(min(1.0, max(0.0, (own - low) / (high - low))))
-    return np.array(found)
 
 
 def read_table(name: str) -> Table | None:
@@ -113,7 +96,7 @@ def read_table(name: str) -> Table | None:
         for weights in range(2)
     ]
     drawn = settings(name, max(numbers) + 1)
-    places = np.array([place(name, drawn[number]) for number in numbers])
+    places = np.array([place(experiment, drawn[number]) for number in numbers])
     return Table(name, places, np.array(curves) / images, np.array(short) / images)
 
 
@@ -183,9 +166,9 @@ def facts(table: Table) -> dict[str, Any]:
             reached = table.curves[which, 0, better, rung - 1]
             others = table.curves[1, 1:, better, -1].mean(1) if seeds > 1 else table.ends[better]
             found[f"tau {weights} {rung}"] = float(kendalltau(reached, others).statistic)
-        for place, rung in enumerate(SHORT):
+        for column, rung in enumerate(SHORT):
             found[f"tau {weights} {rung} anew"] = float(
-                kendalltau(table.short[which, 0, better, place], others).statistic
+                kendalltau(table.short[which, 0, better, column], others).statistic
             )
     return found
 

@@ -6,9 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import optuna
+from cube import place
+from numpy.typing import NDArray
 from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
+from sklearn.ensemble import RandomForestRegressor  # type: ignore[import-untyped]
 
 from kdsearch.experiment import Experiment
 from kdsearch.settings import Scalar
@@ -130,6 +134,50 @@ class Growing(Promoting):
         return [3] if len(high) < REDUCTION or agree else [9, 3]
 
 
+class Foreseeing(Ours):
+    """kdsearch with halving by foreseen ends: at a rung a random forest over setting and value there, which has learnt
+    from the trials that came to the end, says what the others would reach; who is not among the best third is stopped.
+    """
+
+    ENDS = 8
+    """Trials that must have come to the end before the forest is asked."""
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        super().__init__(experiment, seed)
+        self._experiment, self._seed = experiment, seed
+        self._at: dict[int, dict[int, float]] = {GRACE: {}, GRACE * REDUCTION: {}}
+        self._points: dict[int, NDArray[np.float64]] = {}
+        self._ends: dict[int, float] = {}
+
+    def ask(self, number: int) -> Setting:
+        setting = super().ask(number)
+        self._points[number] = place(self._experiment, setting)
+        return setting
+
+    def told(self, number: int, epoch: int, value: float) -> bool:
+        stops = super().told(number, epoch, value)
+        if epoch not in self._at:
+            return False
+        there = self._at[epoch]
+        there[number] = value
+        if len(self._ends) < self.ENDS or number < len(self._planned):
+            return stops
+        foreseen = self._foreseen(there)
+        return foreseen[number] < np.quantile(list(foreseen.values()), 1 - 1 / REDUCTION)
+
+    def _foreseen(self, there: Mapping[int, float]) -> dict[int, float]:
+        seen = {number: np.append(self._points[number], value) for number, value in there.items()}
+        known = [number for number in seen if number in self._ends]
+        forest = RandomForestRegressor(50, min_samples_leaf=2, random_state=self._seed)
+        forest.fit([seen[number] for number in known], [self._ends[number] for number in known])
+        return dict(zip(seen, map(float, forest.predict(list(seen.values()))), strict=True))
+
+    def ended(self, number: int, value: float, *, complete: bool) -> None:
+        super().ended(number, value, complete=complete)
+        if complete:
+            self._ends[number] = value
+
+
 class OptunaStudy:
     """Plain Optuna: its TPE with one of its pruners, as `study.optimize` drives them."""
 
@@ -241,6 +289,7 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
     "kdsearch, promoting": Promoting,
     "kdsearch, growing budget": Growing,
+    "kdsearch, foreseen ends": Foreseeing,
     "kdsearch, GP": lambda experiment, seed: Ours(experiment, seed, sampler="gp"),
     "kdsearch, CMA-ES": lambda experiment, seed: Ours(experiment, seed, sampler="cmaes"),
     "kdsearch, random": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
