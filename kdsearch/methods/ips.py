@@ -122,16 +122,17 @@ class IPS(Method):
                 torch.where(mask, batch.images, batch.partners),
             ]
         )
-        outputs_a, outputs_b = self.student(views).chunk(2)
+        outputs = self.student(views)
+        outputs_a, outputs_b = outputs.chunk(2)
         targets_a, targets_b = self.task.swap(batch, mask)
         labels = self.task.loss(outputs_a, targets_a) + self.task.loss(outputs_b, targets_b)
         where = self.task.agreement(outputs_a, targets_a, targets_b, batch)
-        logits_a, logits_b = self.task.logits(outputs_a), self.task.logits(outputs_b)
-        teacher_a, teacher_b = (logits_a.detach(), logits_b.detach()) if h.detach else (logits_a, logits_b)
-        divergence = kl_divergence(teacher_b, logits_a, h.temperature, h.scale_by_t2, where) + kl_divergence(
-            teacher_a, logits_b, h.temperature, h.scale_by_t2, where
-        )
-        return {"cross_entropy": h.gamma / 2 * labels, "divergence": h.alpha / 2 * divergence}
+        both = where if where is None else torch.cat([where, where])
+        logits = self.task.logits(outputs)
+        others = logits.roll(len(mask), 0)  # of each view, those of the other: one divergence is the mean of the two
+        teacher = others.detach() if h.detach else others
+        divergence = kl_divergence(teacher, logits, h.temperature, h.scale_by_t2, both)
+        return {"cross_entropy": h.gamma / 2 * labels, "divergence": h.alpha * divergence}
 
     def diagnostics(self, batch: Batch, progress: float) -> dict[str, float]:
         """How many training images are alone in their class and therefore swap with nothing."""
