@@ -6,7 +6,8 @@ again), the seed, and how many of the validation images the student got right af
 raw and with its averaged weights; a diverged one has fewer of them. `short` has the same of the ends of trainings whose
 own full budget is that of a rung, so that their schedules are complete: what a trial that begins anew at each rung
 shows there.
-Ended anywhere, the same command goes on; all workloads advance together, seed by seed.
+Ended anywhere, the same command goes on; all workloads advance together, seed by seed. The best of many settings by a
+mean of two seeds looks better than it is, so the `--top` best of a workload get `--more` seeds on top.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -142,10 +144,31 @@ def to_do(names: list[str], count: int, seeds: int) -> Iterator[Task]:
                     yield name, number, seed
 
 
+def best(name: str, count: int, seeds: int) -> list[int]:
+    """The settings whose first seeds end best, by the mean of their averaged weights, the best first."""
+    ends: dict[int, list[int]] = {}
+    for row in recorded(name):
+        if row["seed"] >= seeds:
+            continue
+        curve = row["averaged"]
+        ends.setdefault(row["setting"], []).append(curve[-1] if len(curve) == len(LOOKED_AT) else 0)
+    return sorted(ends, key=lambda number: -mean(ends[number]))[:count]
+
+
+def more(names: list[str], top: int, seeds: range) -> Iterator[Task]:
+    """Further seeds of the best settings of each workload, chosen by those before them, where they are missing."""
+    for name in names:
+        there = {(row["setting"], row["seed"]) for row in recorded(name)}
+        chosen = best(name, top, seeds.start)
+        yield from ((name, number, seed) for seed in seeds for number in chosen if (number, seed) not in there)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--top", type=int, default=40, help="settings that get further seeds, the best")
+    parser.add_argument("--more", type=int, default=4, help="so many further seeds")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--storage", type=Path, default=Path("runs") / ".recorded-teachers")
@@ -154,7 +177,13 @@ def main() -> None:
     options.storage.mkdir(parents=True, exist_ok=True)
     for name in options.workloads:
         loaded(name, options.storage.resolve())  # here, so that no two processes train a teacher
-    tasks = to_do(options.workloads, options.settings, options.seeds)
+    record(to_do(options.workloads, options.settings, options.seeds), options)
+    further = range(options.seeds, options.seeds + options.more)
+    record(more(options.workloads, options.top, further), options)
+
+
+def record(tasks: Iterator[Task], options: argparse.Namespace) -> None:
+    """Train these, several at a time, and write down each as it ends."""
     running: dict[Future[dict[str, Any]], str] = {}
     with ProcessPoolExecutor(options.processes) as processes:
         while True:

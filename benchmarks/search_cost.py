@@ -4,8 +4,9 @@ A trial of any setting replays a recorded training of the nearest recorded setti
 logarithm where the space has it; another choice is as far as the whole range). Slots run side by side, an epoch takes
 each the same time. At every moment a searcher would hand over the setting whose trial has shown the highest value so
 far; counted are the epochs trained, over all slots, until that setting's denoised end (the mean over recorded seeds of
-the last epoch, averaged weights) is within 0.5 % of the best of the table. Prints, for each workload, how noise and
-spread compare, how well each rung ranks, and medians over `--seeds` with quartiles; writes results/search_cost.json.
+the last epoch, averaged weights; the best settings have more seeds) is within 0.5 % of the best of the table. Prints,
+for each workload, how noise and spread compare, how well each rung ranks, and medians over `--seeds` with quartiles;
+writes results/search_cost.json.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import heapq
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from cube import place
 from numpy.typing import NDArray
-from record_curves import LOOKED_AT, SHORT, recorded, settings
+from record_curves import LOOKED_AT, SHORT, WEIGHTS, recorded, settings
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from strategies import STRATEGIES, Setting, Strategy
 from workloads import EPOCHS, WORKLOADS, workload
@@ -44,8 +46,8 @@ class Table:
 
     Args:
         coordinates: of the settings in the unit cube, float [settings, hyperparameters].
-        curves: accuracy after each epoch, NaN where nobody looked, float [weights (raw, averaged), seeds, settings,
-            epochs].
+        curves: accuracy after each epoch, NaN where nobody looked and where a setting has fewer seeds, float [weights
+            (raw, averaged), seeds, settings, epochs].
         short: accuracy at the end of trainings whose full budget is a rung's, float [weights, seeds, settings, rungs].
     """
 
@@ -57,8 +59,14 @@ class Table:
     @cached_property
     def ends(self) -> Floats:
         """The denoised end of each setting, float [settings]."""
-        ends: Floats = self.curves[1, :, :, -1].mean(0)
+        ends: Floats = np.nanmean(self.curves[1, :, :, -1], 0)
         return ends
+
+    @cached_property
+    def seeds(self) -> NDArray[np.int64]:
+        """How many seeds each setting was trained with, int [settings]: the first ones."""
+        found: NDArray[np.int64] = (~np.isnan(self.curves[1, :, :, -1])).sum(0)
+        return found
 
     def shown(self, setting: int, seed: int, *, restarts: bool, raw: bool) -> Floats:
         """What a trial shows after each epoch that it trains; NaN where it is not looked at."""
@@ -77,27 +85,27 @@ class Table:
 
 
 def read_table(name: str) -> Table | None:
-    """The table of a workload, of the settings that every seed has; None where fewer than 20 are there."""
+    """The table of a workload, of the settings that have at least the first seeds, those of most; None where fewer
+    than 20 are there."""
     rows = {(row["setting"], row["seed"]): row for row in recorded(name)}
-    seeds = sorted({seed for _, seed in rows})
-    numbers = [
-        number for number in sorted({number for number, _ in rows}) if all((number, seed) in rows for seed in seeds)
-    ]
+    seen = Counter(number for number, _ in rows)
+    least = Counter(seen.values()).most_common(1)[0][0] if seen else 0
+    numbers = [number for number in sorted(seen) if all((number, seed) in rows for seed in range(least))]
     if len(numbers) < 20:
         return None
     experiment = workload(name)
     images = len(data_sets.load(experiment.data, experiment.task).validation)
-    curves = [
-        [[_whole(rows[number, seed][weights]) for number in numbers] for seed in seeds]
-        for weights in ("raw", "averaged")
-    ]
-    short = [
-        [[[rows[number, seed]["short"][str(rung)][weights] for rung in SHORT] for number in numbers] for seed in seeds]
-        for weights in range(2)
-    ]
+    shape = (len(WEIGHTS), max(seen.values()), len(numbers))
+    curves, short = np.full((*shape, EPOCHS), np.nan), np.full((*shape, len(SHORT)), np.nan)
+    for column, number in enumerate(numbers):
+        for seed in range(seen[number]):
+            for which, weights in enumerate(WEIGHTS):
+                row = rows[number, seed]
+                curves[which, seed, column] = _whole(row[weights])
+                short[which, seed, column] = [row["short"][str(rung)][which] for rung in SHORT]
     drawn = settings(name, max(numbers) + 1)
     places = np.array([place(experiment, drawn[number]) for number in numbers])
-    return Table(name, places, np.array(curves) / images, np.array(short) / images)
+    return Table(name, places, curves / images, short / images)
 
 
 def _whole(curve: list[int]) -> list[float]:
@@ -127,7 +135,8 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -
             if isinstance(next_one, int):  # it has waited
                 heapq.heappush(due, (clock + 1, next_one))
                 continue
-            nearest, of_seed = table.nearest(next_one), int(random.integers(table.curves.shape[1]))
+            nearest = table.nearest(next_one)
+            of_seed = int(random.integers(table.seeds[nearest]))
             trials.append(Trial(nearest, table.shown(nearest, of_seed, restarts=strategy.restarts, raw=strategy.raw)))
             heapq.heappush(due, (clock + 1, len(trials) - 1))
         clock, number = heapq.heappop(due)
@@ -147,30 +156,35 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -
 
 
 def facts(table: Table) -> dict[str, Any]:
-    """How much settings differ beside what seeds do, and how well each rung ranks (Kendall's τ with the denoised end).
+    """How much settings differ beside what seeds do, and how well each rung ranks the better half of them.
 
-    The rank correlation of one seed's end with that of the others is the ceiling for what any rung could reach.
+    `tau`: Kendall's τ of what the first seed shows at a rung with the mean of the other seeds' ends; at the last rung
+    it is the ceiling for what any rung could reach.
     """
-    _, seeds, count, _ = table.curves.shape
+    most, count = table.curves.shape[1:3]
     better = np.argsort(table.ends)[count // 2 :]
     found: dict[str, Any] = {
         "settings": count,
-        "seeds": seeds,
+        "seeds": f"{table.seeds.min()} to {most}",
         "best": float(table.ends.max()),
         "good": int((table.ends >= table.ends.max() * (1 - WITHIN)).sum()),
         "spread": float(table.ends[better].std()),
-        "noise": float(table.curves[1, :, better, -1].std(1, ddof=1).mean()) if seeds > 1 else None,
     }
-    for which, weights in enumerate(("raw", "averaged")):
+    if table.seeds.min() < 2:
+        return found
+    ends = table.curves[1, :, better, -1]  # [better settings, seeds]
+    found["noise"] = float(np.sqrt(np.nanvar(ends, 1, ddof=1).mean()))
+    others = np.nanmean(ends[:, 1:], 1)
+    for which, weights in enumerate(WEIGHTS):
         for rung in RUNGS:
-            reached = table.curves[which, 0, better, rung - 1]
-            others = table.curves[1, 1:, better, -1].mean(1) if seeds > 1 else table.ends[better]
-            found[f"tau {weights} {rung}"] = float(kendalltau(reached, others).statistic)
+            found[f"tau {weights} {rung}"] = _tau(table.curves[which, 0, better, rung - 1], others)
         for column, rung in enumerate(SHORT):
-            found[f"tau {weights} {rung} anew"] = float(
-                kendalltau(table.short[which, 0, better, column], others).statistic
-            )
+            found[f"tau {weights} {rung} anew"] = _tau(table.short[which, 0, better, column], others)
     return found
+
+
+def _tau(shown: Floats, ends: Floats) -> float:
+    return float(kendalltau(shown, ends).statistic)
 
 
 def study(name: str, table: Table, seeds: int, slots: int, most: int) -> list[int | None]:
@@ -185,6 +199,10 @@ def row(name: str, taken: list[int | None], most: int) -> str:
     low, _, high = quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
     missed = sum(value is None for value in taken)
     return f"| {name} | {median(values):.0f} | {low:.0f} to {high:.0f} | {missed} of {len(taken)} |"
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def main() -> None:
@@ -203,7 +221,7 @@ def main() -> None:
             print(f"{name}: fewer than 20 settings are recorded")
             continue
         known = facts(table)
-        print(f"\n{name}: {', '.join(f'{what} {value:.3g}' for what, value in known.items() if value is not None)}")
+        print(f"\n{name}: {', '.join(f'{what} {_short(value)}' for what, value in known.items())}")
         print(f"| {options.seeds} seeds, {options.slots} slots | epochs, median | quartiles | not in time |")
         print("|---|---|---|---|")
         result = results.setdefault(name, {"epochs": {}})
