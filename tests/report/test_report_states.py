@@ -56,6 +56,19 @@ def test_a_run_that_goes_on_is_provisional(tmp_path: Path) -> None:
     assert "kdsearch confirm" not in page.section("Reproduce it").text
 
 
+def test_the_question_tells_what_is_held_fixed_and_what_was_done_to_the_labels(tmp_path: Path) -> None:
+    space = {**SEARCHED["space"], "cutmix": 0.5, "heads": "all"}
+    data = {"name": "digits", "label_fraction": 0.25, "label_noise": 0.4}
+    for name, changes in (("as-they-are", {}), ("changed", {"space": space, "data": data})):
+        RunBuilder(tmp_path / name, experiment={**SEARCHED, **changes})
+    rows = dict(page_of(tmp_path / "changed").table("What was searched"))
+    assert rows["held fixed"] == "cutmix 0.5, gamma 1, heads all"
+    assert rows["labels"] == "25% of the labels, 40% of them false"
+    rows = dict(page_of(tmp_path / "as-they-are").table("What was searched"))
+    assert rows["held fixed"] == "gamma 1"
+    assert "labels" not in rows
+
+
 def test_two_trials_are_compared_and_nothing_more_is_claimed(tmp_path: Path) -> None:
     run = RunBuilder(tmp_path / "my-run", experiment=SEARCHED)
     run.trial([0.5] * 27, TrialState.COMPLETE, 0.71, role="paper")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdsearch.results.compare_words import state_of_labels
 from kdsearch.results.figures import duration, name_of, names_of_students, number, score
 from kdsearch.results.progress import budget_in_words
 from kdsearch.results.report.answer_section import answer_section
@@ -51,6 +52,8 @@ def _question(document: Document) -> Iterator[Block]:
     rows = [["method", method], ["student", student], ["teacher", name_of(experiment.get("teacher")) or "none"]]
     rows += [
         ["data", data],
+        ["labels", _labels(experiment.get("data"))],
+        ["held fixed", _fixed(experiment.get("space"))],
         ["task", name_of(experiment.get("task"))],
         ["metric", f"{document.metric}, {better} is better"],
     ]
@@ -59,6 +62,20 @@ def _question(document: Document) -> Iterator[Block]:
     space = _space_rows(document)
     if space:
         yield Table(["name", "searched", "paper", "winner"], space, words=2, label="The search space")
+
+
+def _labels(data: Any) -> str:
+    """What a search had of the labels; nothing where they are as they are."""
+    section = data if isinstance(data, dict) else {}
+    kept, false = section.get("label_fraction", 1), section.get("label_noise", 0)
+    known = isinstance(kept, int | float) and isinstance(false, int | float)
+    return state_of_labels(kept, false) if known and (kept, false) != (1, 0) else ""
+
+
+def _fixed(space: Any) -> str:
+    """The constants of the space."""
+    entries = space if isinstance(space, dict) else {}
+    return ", ".join(f"{name} {number(value)}" for name, value in entries.items() if not isinstance(value, dict))
 
 
 def _search_rows(experiment: Mapping[str, Any]) -> Iterator[list[str]]:
