@@ -93,7 +93,7 @@ def _panel(
         points = _steps(curve, furthest, low, high, corner)
         draw.line(points, colors[name], 3 if name == document["reference"] else 2)
         ends[name] = points[-1]
-    _names(draw, top, ends, colors)
+    _names(draw, left + _WIDTH, top, ends, colors)
 
 
 def _to_the_end(row: Row, unit: str) -> list[list[float]]:
@@ -131,10 +131,15 @@ def _steps(
 
 
 def _names(
-    draw: ImageDraw.ImageDraw, top: int, ends: Mapping[str, tuple[float, float]], colors: Mapping[str, Color]
+    draw: ImageDraw.ImageDraw,
+    right: int,
+    top: int,
+    ends: Mapping[str, tuple[float, float]],
+    colors: Mapping[str, Color],
 ) -> None:
-    """The name of each line beside its end, moved down where two would meet."""
+    """The name of each line beside its end, outside of the frame where that is near; moved down where two meet."""
     last = -math.inf
     for name, (x, y) in sorted(ends.items(), key=lambda pair: pair[1][1]):
         last = max(y + 4, last + _TEXT + 3, top + 8.0)
-        write(draw, x + 8, last, fitted(plain(name), _LONGEST_NAME, _TEXT), _TEXT, colors[name])
+        outside = x > right - _LONGEST_NAME / 2
+        write(draw, (right if outside else x) + 8, last, fitted(plain(name), _LONGEST_NAME, _TEXT), _TEXT, colors[name])
