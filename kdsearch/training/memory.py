@@ -16,8 +16,8 @@ def keep_freed_memory() -> None:
 
     By itself glibc maps each block of more than 32 MiB anew, and cuts off the end of its heap when it is free. So every
     step of a training gets its activations page by page from the system, which clears them: up to a third of the time
-    of a step. Kept, they cost a few percent more memory at the peak, which the process then holds to its end. Without
-    glibc nothing is changed.
+    of a step. Kept, they cost up to a quarter more memory at the peak where blocks are that large, else nothing; the
+    process then holds it to its end. Without glibc nothing is changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return
