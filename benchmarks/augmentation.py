@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from packing import Case
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 RESULT = Path(__file__).resolve().parent / "results" / "augmentation.json"
-IMAGES, BATCH, SIDE, CLASSES = 5120, 128, 32, 100
-MEAN, STD = (0.5,) * 3, (0.25,) * 3
+IMAGES, BATCH, SIDE = 5120, 128, 32
 CPU = torch.device("cpu")
 STEPS = 4
 """Of a training, that each turn takes."""
@@ -53,23 +53,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def data_set() -> DataSet:
     """Random images: what they show costs nothing."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (IMAGES, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-    train = MemorySplit(images, torch.arange(IMAGES) % CLASSES)
-    held_out = MemorySplit(images[:CLASSES], train.targets[:CLASSES])
-    return DataSet(
-        name="random",
-        task="classification",
-        train=train,
-        validation=held_out,
-        test=held_out,
-        classes=tuple(map(str, range(CLASSES))),
-        channels=3,
-        size=(SIDE, SIDE),
-        mean=MEAN,
-        std=STD,
-        augmentation=AugmentationSettings(),
-    )
+    return Case("resnet20", samples=IMAGES, batch=BATCH, side=SIDE).data()
 
 
 class OneByOne(Dataset[tuple[torch.Tensor, int]]):
@@ -87,7 +71,7 @@ class OneByOne(Dataset[tuple[torch.Tensor, int]]):
                 transforms.RandomHorizontalFlip(),
                 *([transforms.ColorJitter(jitter, jitter, jitter)] if jitter else []),
                 transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
+                transforms.Normalize(data.mean, data.std),
                 *([transforms.RandomErasing(1.0, (share, share), (1, 1))] if cutout else []),
             ]
         )
@@ -171,6 +155,11 @@ def shares(turns: int) -> list[dict[str, Any]]:
     return rows
 
 
+def spread(values: list[float], places: int) -> str:
+    """Median and range."""
+    return f"{median(values):.{places}f} ({min(values):.{places}f}–{max(values):.{places}f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What augmentation costs beside torchvision's and beside a step.")
     parser.add_argument("--turns", type=int, default=9)
@@ -182,14 +171,13 @@ def main() -> None:
     rates = pipelines(options.turns)
     for row in rates:
         both = f"{median(row['kdsearch']):,.0f} | {median(row['torchvision']):,.0f}"
-        ratio = f"{median(row['ratios']):.1f} ({min(row['ratios']):.1f}–{max(row['ratios']):.1f})"
-        print(f"| {row['augmentation']} | {both} | {ratio} | 10 |", flush=True)
+        print(f"| {row['augmentation']} | {both} | {spread(row['ratios'], 1)} | 10 |", flush=True)
     print("\n| method | student | augmentation | batch ms | step ms | share (range) | at most |\n" + "|---" * 7 + "|")
     parts = shares(options.turns)
     for row in parts:
         times = f"{median(row['batch']) * 1000:.1f} | {median(row['step']) * 1000:.1f}"
-        share = f"{median(row['shares']):.3f} ({min(row['shares']):.3f}–{max(row['shares']):.3f})"
-        print(f"| {row['method']} | {row['student']} | {row['augmentation']} | {times} | {share} | 0.08 |", flush=True)
+        case = f"{row['method']} | {row['student']} | {row['augmentation']}"
+        print(f"| {case} | {times} | {spread(row['shares'], 3)} | 0.08 |", flush=True)
     if not options.dry:
         RESULT.write_text(json.dumps({"torch": torch.__version__, "rates": rates, "shares": parts}, indent=1) + "\n")
 

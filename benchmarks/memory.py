@@ -21,14 +21,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from steps import CASES, TEACHER, build, method_step
+from steps import ALLOWED, CASES, TEACHER, build, method_step
 
-from kdsearch.settings import TrainingSettings
-from kdsearch.training.layout import memory_format
 from kdsearch.training.memory import keep_freed_memory
 
 RESULT = Path(__file__).resolve().parent / "results" / "memory.json"
-METHODS = ("ips", "kd", "lsskd")
 CPU = torch.device("cpu")
 
 
@@ -39,9 +36,8 @@ def measure(name: str, place: int, seconds: float, *, keep: bool) -> dict[str, f
     torch.set_num_threads(1)
     torch.manual_seed(0)
     case = CASES[place]
-    layout = memory_format(TrainingSettings(), CPU, case.network(case.student, CPU))
     method = build(name, case, case.network(TEACHER, CPU).eval(), CPU)
-    step = method_step(method, case.data(CPU, layout))
+    step = method_step(method, case.data(CPU))
     step(), step()
     before, steps = resource.getrusage(resource.RUSAGE_SELF), 0
     while True:
@@ -105,7 +101,7 @@ def main() -> None:
     print("|---" * 7 + "|")
     found = []
     for place in range(len(CASES)):
-        for name in METHODS:
+        for name in ALLOWED:
             found.append(in_turns(name, place, options))
             print(row(found[-1]), flush=True)
     RESULT.write_text(json.dumps({"torch": torch.__version__, "steps": found}, indent=1) + "\n")

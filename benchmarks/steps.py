@@ -71,7 +71,8 @@ class Case:
         network = models.build(settings, outputs=self.classes, channels=self.channels, size=size).to(device)
         return network.to(memory_format=memory_format(TrainingSettings(), device, network))
 
-    def data(self, device: torch.device, layout: torch.memory_format) -> Batch:
+    def data(self, device: torch.device) -> Batch:
+        layout = memory_format(TrainingSettings(), device, self.network(self.student, device))
         generator = torch.Generator(device).manual_seed(0)
         shape = (self.batch, self.channels, self.side, self.side)
         images, partners = (
@@ -237,9 +238,7 @@ def main() -> None:
         keep_freed_memory()
     print("| method | student | batch | over | step ms | its ms | ratio (quartiles) | at most |\n" + "|---" * 8 + "|")
     for case in CASES:
-        teacher = case.network(TEACHER, device).eval()
-        layout = memory_format(TrainingSettings(), device, case.network(case.student, device))
-        batch = case.data(device, layout)
+        teacher, batch = case.network(TEACHER, device).eval(), case.data(device)
         for name, allowed in ALLOWED.items():
             method = build(name, case, teacher, device)
             rivals = {"": (bare_step(name, method, teacher, batch), allowed)}

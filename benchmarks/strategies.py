@@ -124,14 +124,13 @@ class Growing(Promoting):
     EQUAL = 0.005
 
     def _open(self) -> list[int]:
-        high, low = self._at[9], self._at[3]
+        second, first = self._at
+        high, low = self._at[second], self._at[first]
         ranked = sorted(high, key=lambda trial: -high[trial])[: max(2, len(low) // REDUCTION)]
         agree = all(
-            low[better] >= low[worse] - self.EQUAL
-            for place, better in enumerate(ranked)
-            for worse in ranked[place + 1 :]
+            low[better] >= low[worse] - self.EQUAL for rank, better in enumerate(ranked) for worse in ranked[rank + 1 :]
         )
-        return [3] if len(high) < REDUCTION or agree else [9, 3]
+        return [first] if len(high) < REDUCTION or agree else [second, first]
 
 
 class Foreseeing(Ours):

@@ -13,7 +13,7 @@ from kdsearch.results.card import PER_CLASS
 from kdsearch.results.confirm_log import TEST, TRAINING, Done
 from kdsearch.tuning.checkpoints import CheckpointClock
 from kdsearch.tuning.folder import BEST
-from kdsearch.tuning.objective import CHECKPOINT, STUDENT, TrainerObjective
+from kdsearch.tuning.objective import CHECKPOINT, STUDENT, write_student
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def train(objectives: TrainerObjectives, job: Job) -> Done:
         return Done(TRAINING, job.trial, job.seed, time.time(), error=str(error))
     assert trainer.best is not None
     if job.keep:
-        TrainerObjective(trainer, lambda: trainer).finish(job.folder / BEST)
+        write_student(trainer, job.folder / BEST)
         remove_checked(job.folder / CHECKPOINT)
     else:
         shutil.rmtree(job.folder, ignore_errors=True)

@@ -153,16 +153,20 @@ class TrainerObjective:
         return self._training.load(folder)
 
     def finish(self, folder: Path) -> float:
-        from kdsearch.training.outcome import outcome
+        return write_student(self._trainer(), folder)
 
-        trainer = self._trainer()
-        result = outcome(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        if result.panels:
-            write_panels(folder.parent, result.panels)
-        for name, picture in result.pictures.items():
-            files.write_atomic(folder / f"{name}.png", picture)
-        files.write_atomic(folder / STUDENT, trainer.student_bytes())
-        files.write_atomic(folder / FACTS, json.dumps(result.facts, indent=1).encode())
-        value: Any = result.facts["value"]
-        return float(value)
+
+def write_student(trainer: Trainer, folder: Path) -> float:
+    """Write the best student of a training that has ended, its facts and pictures; its value."""
+    from kdsearch.training.outcome import outcome
+
+    result = outcome(trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    if result.panels:
+        write_panels(folder.parent, result.panels)
+    for name, picture in result.pictures.items():
+        files.write_atomic(folder / f"{name}.png", picture)
+    files.write_atomic(folder / STUDENT, trainer.student_bytes())
+    files.write_atomic(folder / FACTS, json.dumps(result.facts, indent=1).encode())
+    value: Any = result.facts["value"]
+    return float(value)
