@@ -2,11 +2,12 @@
 
 A trial of any setting replays a recorded training of the nearest recorded setting (in the space's unit cube, by the
 logarithm where the space has it; another choice is as far as the whole range). Slots run side by side, an epoch takes
-each the same time. At every moment a searcher would hand over the setting whose trial has shown the highest value so
-far; counted are the epochs trained, over all slots, until that setting's denoised end (the mean over recorded seeds of
-the last epoch, averaged weights; the best settings have more seeds) is within 0.5 % of the best of the table. Prints,
-for each workload, how noise and spread compare, how well each rung ranks, and medians over `--seeds` with quartiles;
-writes results/search_cost.json.
+each the same time. At every moment a searcher would hand over the setting whose trial has come to the end with the
+highest value (before any has, the one that has shown the highest so far); counted are the epochs trained, over all
+slots, until that setting's denoised end (the mean over recorded seeds of the last epoch, averaged weights; the best
+settings have more seeds) is within 0.5 % of the best of the table. Prints, for each workload, how noise and spread
+compare, how well each rung ranks, and medians over `--seeds` with quartiles; writes results/search_cost.json, from
+which search_cost_picture.py draws how the settings handed over get better.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import heapq
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -123,14 +126,26 @@ class Trial:
     epoch: int = 0
 
 
-def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -> int | None:
-    """The epochs until the setting that would be handed over is good; None: not within `most`."""
-    good = table.ends.max() * (1 - WITHIN)
+@dataclass
+class Searched:
+    """What a search handed over as it went on."""
+
+    ends: list[float]
+    """The denoised end of the setting that would be handed over after each epoch spent, over all slots."""
+    good: int | None
+    """The epochs until it was within 0.5 % of the best; None: not in time."""
+
+
+def search(strategy: Strategy, table: Table, seed: int, slots: int, shown: int, most: int) -> Searched:
+    """A search of so many epochs as are `shown`; of more, at most `most`, where it has found nothing good by then."""
+    enough = table.ends.max() * (1 - WITHIN)
     random = np.random.default_rng(seed)
     trials: list[Trial] = []
     due: list[tuple[int, int]] = []
-    clock, highest = 0, -1.0
-    for spent in range(1, most + 1):
+    clock, end = 0, 0.0
+    highest = (False, -1.0)
+    found = Searched([], None)
+    while len(found.ends) < (shown if found.good else most):
         while len(due) < slots and (next_one := strategy.ask(len(trials))) is not None:
             if isinstance(next_one, int):  # it has waited
                 heapq.heappush(due, (clock + 1, next_one))
@@ -143,16 +158,17 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, most: int) -
         trial = trials[number]
         value = float(trial.curve[trial.epoch])
         trial.epoch += 1
-        if value > highest:
-            highest = value
-            if table.ends[trial.stands_for] >= good:
-                return spent
         complete = trial.epoch == len(trial.curve)
+        if (complete, value) > highest:  # a value that nobody looked at is NaN, and never is
+            highest, end = (complete, value), float(table.ends[trial.stands_for])
+        found.ends.append(end)
+        if found.good is None and end >= enough:
+            found.good = len(found.ends)
         if complete or (not np.isnan(value) and strategy.told(number, trial.epoch, value)):
             strategy.ended(number, value, complete=complete)
         else:
             heapq.heappush(due, (clock + 1, number))
-    return None
+    return found
 
 
 def facts(table: Table) -> dict[str, Any]:
@@ -187,10 +203,19 @@ def _tau(shown: Floats, ends: Floats) -> float:
     return float(kendalltau(shown, ends).statistic)
 
 
-def study(name: str, table: Table, seeds: int, slots: int, most: int) -> list[int | None]:
-    """The epochs that a strategy took, seed by seed."""
-    experiment, make = workload(table.name), STRATEGIES[name]
-    return [search(make(experiment, seed), table, seed, slots, most) for seed in range(seeds)]
+def study(name: str, table: Table, seed: int, options: argparse.Namespace) -> Searched:
+    """The search of a strategy with one seed."""
+    strategy = STRATEGIES[name](workload(table.name), seed)
+    return search(strategy, table, seed, options.slots, options.shown, options.most)
+
+
+def regrets(searched: Sequence[Searched], best: float, shown: int) -> dict[str, list[float]]:
+    """How far the handed-over settings are from the best, each 27 epochs: mean over seeds, and the half width of its
+    95 % interval."""
+    at = np.arange(EPOCHS, shown + 1, EPOCHS)
+    missing = best - np.array([[one.ends[spent - 1] for spent in at] for one in searched])
+    half = 1.96 * missing.std(0, ddof=1) / np.sqrt(len(searched))
+    return {"at": at.tolist(), "mean": missing.mean(0).round(5).tolist(), "half": half.round(5).tolist()}
 
 
 def row(name: str, taken: list[int | None], most: int) -> str:
@@ -211,10 +236,11 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--slots", type=int, default=4)
-    parser.add_argument("--most", type=int, default=3000, help="epochs that each search is given")
+    parser.add_argument("--shown", type=int, default=1080, help="epochs that each search is given in the picture")
+    parser.add_argument("--most", type=int, default=3000, help="epochs after which one without a good setting ends")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="write no results")
     options = parser.parse_args()
-    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     for name in options.workloads:
         table = read_table(name)
         if table is None:
@@ -224,14 +250,24 @@ def main() -> None:
         print(f"\n{name}: {', '.join(f'{what} {_short(value)}' for what, value in known.items())}")
         print(f"| {options.seeds} seeds, {options.slots} slots | epochs, median | quartiles | not in time |")
         print("|---|---|---|---|")
-        result = results.setdefault(name, {"epochs": {}})
-        result |= {"facts": known, "slots": options.slots, "most": options.most}
-        for strategy in options.strategies:
-            taken = study(strategy, table, options.seeds, options.slots, options.most)
-            result["epochs"][strategy] = taken
-            print(row(strategy, taken, options.most), flush=True)
-    if not options.dry:
-        RESULT.write_text(json.dumps(results, indent=1) + "\n")
+        with ProcessPoolExecutor(options.processes) as processes:
+            for strategy in options.strategies:
+                one = partial(study, strategy, table, options=options)
+                searched = list(processes.map(one, range(options.seeds)))
+                taken = [each.good for each in searched]
+                print(row(strategy, taken, options.most), flush=True)
+                result = {"epochs": taken, "regret": regrets(searched, known["best"], options.shown)}
+                if not options.dry:
+                    write(name, {"facts": known, "slots": options.slots, "most": options.most}, strategy, result)
+
+
+def write(name: str, common: dict[str, Any], strategy: str, result: dict[str, Any]) -> None:
+    """Put the searches of a strategy in a workload beside those that are there."""
+    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    there = results.setdefault(name, {"strategies": {}})
+    there |= common
+    there["strategies"][strategy] = result
+    RESULT.write_text(json.dumps(results) + "\n")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,19 @@ class Ours:
         self._sampler.tell_end(number, TrialState.COMPLETE if complete else TrialState.PRUNED, value)
 
 
+class Ahead(Ours):
+    """kdsearch that asks for the setting of a trial when the one before it begins, not when a slot falls free."""
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        super().__init__(experiment, seed)
+        self._next: Setting | None = None
+
+    def ask(self, number: int) -> Setting:
+        setting = super().ask(number) if self._next is None else self._next
+        self._next = super().ask(number + 1) if number + 1 >= len(self._planned) else None
+        return setting
+
+
 class Promoting(Ours):
     """kdsearch's sampler under the promoting form of asynchronous halving (Li et al. 2020, algorithm 2).
 
@@ -286,6 +299,7 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch, raw weights": lambda experiment, seed: Ours(experiment, seed, raw=True),
     "kdsearch, first rung at a third": lambda experiment, seed: Ours(experiment, seed, grace_period=9),
     "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
+    "kdsearch, asked ahead": Ahead,
     "kdsearch, promoting": Promoting,
     "kdsearch, growing budget": Growing,
     "kdsearch, foreseen ends": Foreseeing,

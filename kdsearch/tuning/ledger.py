@@ -7,7 +7,6 @@ the pruner, and tells whoever watches. Telling is idempotent: the first value of
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -16,8 +15,8 @@ from kdsearch.tuning.agenda import Agenda
 from kdsearch.tuning.distributions import to_params
 from kdsearch.tuning.failures import Failures, common, larger_share
 from kdsearch.tuning.pruner import make_pruner
-from kdsearch.tuning.reserve import within
 from kdsearch.tuning.sampler import Sampler
+from kdsearch.tuning.spending import Spending
 from kdsearch.tuning.trials import LiveTrial
 
 if TYPE_CHECKING:
@@ -71,14 +70,9 @@ class Ledger:
         self._watchers = watchers
         self._announce = announce
         self._agenda = Agenda(experiment, tries)
-        self._limits = within(experiment.search, reserve or {})
-        self._rest = "; the rest is for the confirmation" if reserve else ""
+        self._spending = Spending(experiment.search, reserve or {}, record.seconds_before)
         self._sampler = Sampler(experiment, task.mode, experiment.seed)
         self._pruner = make_pruner(experiment, task.mode, record.study, lambda number: self.trials[number])
-        self._started = time.time() - record.seconds_before
-        self._gpu_seconds = 0.0
-        self._seconds = 0.0
-        self._images = 0
 
     def restore(self) -> None:
         """Take up the trials that the record holds: ended ones are told, unfinished ones will run again first."""
@@ -103,7 +97,7 @@ class Ledger:
             trial.state = _state(stored.state, trial.error)
             trial.durations[0] = attributes.get("seconds", 0.0)  # of an ended trial only the sum is kept
             trial.seen[0] = attributes.get("images", 0)
-            self._spend(trial, trial.durations[0], trial.seen[0])
+            self._spending.add(trial.durations[0], trial.seen[0], trial.gpus)
             self._sampler.tell_end(trial.number, stored.state, stored.value)
 
     def learn(self, memories: Sequence[Memory]) -> None:
@@ -132,7 +126,7 @@ class Ledger:
         else:
             if self._agenda.begins_phase(number) and self._open:
                 return None
-            role, hyperparameters = "search", self._ask(number, self._agenda.phase(number))
+            role, hyperparameters = "search", self._ask(number)
         return self._begin(number, role, hyperparameters)
 
     @property
@@ -147,7 +141,8 @@ class Ledger:
         """Trials that this process may still start."""
         return max(0, self._agenda.trials - len(self.trials)) + len(self._unfinished)
 
-    def _ask(self, number: int, phase: tuple[str, ...] | None) -> dict[str, Scalar]:
+    def _ask(self, number: int) -> dict[str, Scalar]:
+        phase = self._agenda.phase(number)
         if phase is None:
             return self.experiment.completed(self._sampler.ask(number))
         return {**self._best_so_far(), **self._sampler.ask(number, phase)}
@@ -181,7 +176,7 @@ class Ledger:
             return self.diverged(number, why, report.epoch)
         if report.epoch not in trial.durations:
             trial.durations[report.epoch], trial.seen[report.epoch] = report.seconds, report.images
-            self._spend(trial, report.seconds, report.images)
+            self._spending.add(report.seconds, report.images, trial.gpus)
         if report.epoch not in trial.values:
             trial.values[report.epoch] = report.value
             # Watchers first: they can be told again after a crash in between, the study remembers that it was told.
@@ -316,23 +311,11 @@ class Ledger:
     @property
     def gpu_hours(self) -> float:
         """GPU hours spent on training so far."""
-        return self._gpu_seconds / 3600
-
-    def _spend(self, trial: LiveTrial, seconds: float, images: int) -> None:
-        self._gpu_seconds += seconds * trial.gpus
-        self._seconds += seconds
-        self._images += images
+        return self._spending.gpu_hours
 
     def _check_budget(self) -> None:
-        search, rest = self._limits, self._rest
-        if search.time is not None and time.time() - self._started >= search.time:
-            self.stop(f"the budget of {search.time:g} s is spent{rest}", interrupted=False)
-        if search.gpu_hours is not None and self.gpu_hours >= search.gpu_hours:
-            self.stop(f"the budget of {search.gpu_hours:g} GPU hours is spent{rest}", interrupted=False)
-        if search.images is not None and self._images >= search.images:
-            self.stop(f"the budget of {search.images:,} images is spent{rest}", interrupted=False)
-        if search.training_time is not None and self._seconds >= search.training_time:
-            self.stop(f"the budget of {search.training_time:g} s of training is spent{rest}", interrupted=False)
+        if (why := self._spending.exceeded()) is not None:
+            self.stop(why, interrupted=False)
 
     def _best_so_far(self) -> dict[str, Scalar]:
         sign = 1 if self.task.mode == "max" else -1
