@@ -3,11 +3,11 @@
 A trial of any setting replays a recorded training of the nearest recorded setting (in the space's unit cube, by the
 logarithm where the space has it; another choice is as far as the whole range). Slots run side by side, an epoch takes
 each the same time. At every moment a searcher would hand over the setting whose trial has come to the end with the
-highest value (before any has, the one that has shown the highest so far); counted are the epochs trained, over all
-slots, until that setting's denoised end (the mean over recorded seeds of the last epoch, averaged weights; the best
-settings have more seeds) is within 0.5 % of the best of the table. Prints, for each workload, how noise and spread
-compare, how well each rung ranks, and medians over `--seeds` with quartiles; writes results/search_cost.json, from
-which search_cost_picture.py draws how the settings handed over get better.
+highest value (before any has, nothing); counted are the epochs trained, over all slots, until that setting's denoised
+end (the mean over recorded seeds of the last epoch, averaged weights; the best settings have more seeds) is within
+0.5 % of the best of the table. Prints, for each workload, how noise and spread compare, how well each rung ranks, and
+medians over `--seeds` with quartiles; writes results/search_cost.json, from which search_cost_picture.py draws how
+the settings handed over get better.
 """
 
 from __future__ import annotations
@@ -71,15 +71,12 @@ class Table:
         found: NDArray[np.int64] = (~np.isnan(self.curves[1, :, :, -1])).sum(0)
         return found
 
-    def shown(self, setting: int, seed: int, *, restarts: bool, raw: bool) -> Floats:
-        """What a trial shows after each epoch that it trains; NaN where it is not looked at."""
+    def shown(self, setting: int, seed: int, *, stages: Sequence[int], raw: bool) -> Floats:
+        """What a trial of these trainings shows after each epoch; NaN where it is not looked at."""
         weights = 0 if raw else 1
-        whole: Floats = self.curves[weights, seed, setting]
-        if not restarts:
-            return whole
-        ends = self.short[weights, seed, setting]
-        parts = [np.append(np.full(rung - 1, np.nan), end) for rung, end in zip(SHORT, ends, strict=True)]
-        return np.concatenate([*parts, whole])
+        shorter: Floats = self.short[weights, seed, setting]
+        parts = [np.append(np.full(stage - 1, np.nan), shorter[SHORT.index(stage)]) for stage in stages[:-1]]
+        return np.concatenate([*parts, self.curves[weights, seed, setting]])
 
     def nearest(self, setting: Setting) -> int:
         """The recorded setting that stands for this one."""
@@ -142,8 +139,7 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, shown: int, 
     random = np.random.default_rng(seed)
     trials: list[Trial] = []
     due: list[tuple[int, int]] = []
-    clock, end = 0, 0.0
-    highest = (False, -1.0)
+    clock, highest, end = 0, -1.0, 0.0
     found = Searched([], None)
     while len(found.ends) < (shown if found.good else most):
         while len(due) < slots and (next_one := strategy.ask(len(trials))) is not None:
@@ -152,15 +148,15 @@ def search(strategy: Strategy, table: Table, seed: int, slots: int, shown: int, 
                 continue
             nearest = table.nearest(next_one)
             of_seed = int(random.integers(table.seeds[nearest]))
-            trials.append(Trial(nearest, table.shown(nearest, of_seed, restarts=strategy.restarts, raw=strategy.raw)))
+            trials.append(Trial(nearest, table.shown(nearest, of_seed, stages=strategy.stages, raw=strategy.raw)))
             heapq.heappush(due, (clock + 1, len(trials) - 1))
         clock, number = heapq.heappop(due)
         trial = trials[number]
         value = float(trial.curve[trial.epoch])
         trial.epoch += 1
         complete = trial.epoch == len(trial.curve)
-        if (complete, value) > highest:  # a value that nobody looked at is NaN, and never is
-            highest, end = (complete, value), float(table.ends[trial.stands_for])
+        if complete and value > highest:
+            highest, end = value, float(table.ends[trial.stands_for])
         found.ends.append(end)
         if found.good is None and end >= enough:
             found.good = len(found.ends)

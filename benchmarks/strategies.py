@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 from sklearn.ensemble import RandomForestRegressor  # type: ignore[import-untyped]
+from workloads import EPOCHS
 
 from kdsearch.experiment import Experiment
 from kdsearch.settings import Scalar
@@ -28,10 +29,14 @@ GRACE, REDUCTION = 3, 3
 class Strategy(Protocol):
     """Asked for settings and told how they fare; trials are numbered in the order in which they are asked for."""
 
-    restarts: bool
-    """Whether a trial begins anew at each rung, with a schedule of that length; its epochs are counted on."""
     raw: bool
     """Whether a trial shows what its weights are worth as they are, not averaged."""
+
+    @property
+    def stages(self) -> Sequence[int]:
+        """The epochs of the trainings that a trial consists of: the full budget, or before it those of rungs at which
+        it begins anew, with a schedule of that length; its epochs are counted on."""
+        ...
 
     def ask(self, number: int) -> Setting | int | None:
         """The setting of the next trial, or one that was stopped and is to go on; None: none before another ends."""
@@ -47,17 +52,26 @@ class Strategy(Protocol):
 
 
 class Ours:
-    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler."""
+    """kdsearch: the published setting and the control to the end, then its sampler and its scheduler.
 
-    def __init__(self, experiment: Experiment, seed: int, *, raw: bool = False, **search: Any) -> None:
+    Args:
+        raw: what trials show.
+        planned: whether it begins with the published setting and the control.
+        search: settings of the search other than the defaults.
+    """
+
+    def __init__(
+        self, experiment: Experiment, seed: int, *, raw: bool = False, planned: bool = True, **search: Any
+    ) -> None:
         settings = experiment.search.model_copy(update={"grace_period": GRACE, "reduction_factor": REDUCTION, **search})
         experiment = experiment.model_copy(update={"search": settings})
-        self.restarts, self.raw = settings.restarts, raw
-        self._planned = [setting for _, setting in Agenda(experiment).planned]
+        self.stages, self.raw = settings.stages(experiment.training.epochs), raw
+        self._rungs = settings.rungs(experiment.training.epochs)
+        self._planned = [setting for _, setting in Agenda(experiment).planned] if planned else []
         self._sampler = Sampler(experiment, "max", seed)
         self._pruner: Pruner = Never()
         if settings.scheduler == "asha":
-            self._pruner = ASHA(settings.rungs(experiment.training.epochs), settings.reduction_factor, "max")
+            self._pruner = ASHA(self._rungs, settings.reduction_factor, "max")
 
     def ask(self, number: int) -> Setting:
         if number >= len(self._planned):
@@ -76,8 +90,8 @@ class Ours:
 class Ahead(Ours):
     """kdsearch that asks for the setting of a trial when the one before it begins, not when a slot falls free."""
 
-    def __init__(self, experiment: Experiment, seed: int) -> None:
-        super().__init__(experiment, seed)
+    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+        super().__init__(experiment, seed, **search)
         self._next: Setting | None = None
 
     def ask(self, number: int) -> Setting:
@@ -93,9 +107,10 @@ class Promoting(Ours):
     rung first, and only else a new setting.
     """
 
-    def __init__(self, experiment: Experiment, seed: int) -> None:
-        super().__init__(experiment, seed, scheduler="none")
-        self._at: dict[int, dict[int, float]] = {rung: {} for rung in (9, 3)}
+    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+        super().__init__(experiment, seed, **search)
+        self._pruner = Never()
+        self._at: dict[int, dict[int, float]] = {rung: {} for rung in reversed(self._rungs)}
         self._promoted: dict[int, set[int]] = {rung: set() for rung in self._at}
         self._settings: dict[int, Setting] = {}
 
@@ -126,7 +141,7 @@ class Promoting(Ours):
         if any(number in promoted for promoted in self._promoted.values()):
             self._sampler.add(number, self._settings[number])
             if not complete:
-                self._sampler.tell_value(number, GRACE * REDUCTION, value)
+                self._sampler.tell_value(number, self._rungs[-1], value)
         super().ended(number, value, complete=complete)
 
 
@@ -154,10 +169,10 @@ class Foreseeing(Ours):
     ENDS = 8
     """Trials that must have come to the end before the forest is asked."""
 
-    def __init__(self, experiment: Experiment, seed: int) -> None:
-        super().__init__(experiment, seed)
+    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+        super().__init__(experiment, seed, **search)
         self._experiment, self._seed = experiment, seed
-        self._at: dict[int, dict[int, float]] = {GRACE: {}, GRACE * REDUCTION: {}}
+        self._at: dict[int, dict[int, float]] = {rung: {} for rung in self._rungs}
         self._points: dict[int, NDArray[np.float64]] = {}
         self._ends: dict[int, float] = {}
 
@@ -193,7 +208,7 @@ class Foreseeing(Ours):
 class OptunaStudy:
     """Plain Optuna: its TPE with one of its pruners, as `study.optimize` drives them."""
 
-    restarts, raw = False, True
+    stages, raw = (EPOCHS,), True
 
     def __init__(self, experiment: Experiment, seed: int, pruner: BasePruner) -> None:
         sampler = optuna.samplers.TPESampler(seed=seed)
@@ -223,7 +238,7 @@ class _RayTrial:
 class StockRay:
     """Ray Tune as documented: OptunaSearch and ASHAScheduler, the real classes without an event loop."""
 
-    restarts, raw = False, True
+    stages, raw = (EPOCHS,), True
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
         from ray.tune.schedulers import ASHAScheduler
@@ -263,10 +278,10 @@ class BestTenth:
     """No searcher at all: 50 random settings for one rung each, then the best tenth of them to the end, and again."""
 
     AT_ONCE = 50
-    restarts, raw = False, True
+    stages, raw = (EPOCHS,), True
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
-        self._random = Ours(experiment, seed, sampler="random", scheduler="none")
+        self._random = Ours(experiment, seed, sampler="random", scheduler="none", planned=False)
         self._settings: dict[int, Setting] = {}
         self._short: dict[int, float] = {}
         self._to_the_end: list[Setting] = []
@@ -278,7 +293,7 @@ class BestTenth:
         if self._asked == self.AT_ONCE:
             return None
         self._asked += 1
-        self._settings[number] = self._random.ask(number + 2)  # past the published setting and the control
+        self._settings[number] = self._random.ask(number)
         return self._settings[number]
 
     def told(self, number: int, epoch: int, value: float) -> bool:
@@ -296,9 +311,16 @@ class BestTenth:
 
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch": Ours,
+    "kdsearch without the published setting": lambda experiment, seed: Ours(experiment, seed, planned=False),
     "kdsearch, raw weights": lambda experiment, seed: Ours(experiment, seed, raw=True),
     "kdsearch, first rung at a third": lambda experiment, seed: Ours(experiment, seed, grace_period=9),
     "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
+    "… and raw weights": lambda experiment, seed: Ours(experiment, seed, restarts=True, raw=True),
+    "… and a first rung at a third": lambda experiment, seed: Ours(experiment, seed, restarts=True, grace_period=9),
+    "… and promoting": lambda experiment, seed: Promoting(experiment, seed, restarts=True),
+    "… and foreseen ends": lambda experiment, seed: Foreseeing(experiment, seed, restarts=True),
+    "… and GP": lambda experiment, seed: Ours(experiment, seed, restarts=True, sampler="gp"),
+    "… and random": lambda experiment, seed: Ours(experiment, seed, restarts=True, sampler="random"),
     "kdsearch, asked ahead": Ahead,
     "kdsearch, promoting": Promoting,
     "kdsearch, growing budget": Growing,
@@ -306,13 +328,13 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch, GP": lambda experiment, seed: Ours(experiment, seed, sampler="gp"),
     "kdsearch, CMA-ES": lambda experiment, seed: Ours(experiment, seed, sampler="cmaes"),
     "kdsearch, random": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
-    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random", raw=True),
+    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random", raw=True, planned=False),
     "OptunaSearch + ASHA (stock Ray)": StockRay,
     "Optuna TPE + successive halving": lambda experiment, seed: OptunaStudy(
         experiment, seed, SuccessiveHalvingPruner(min_resource=GRACE, reduction_factor=REDUCTION)
     ),
     "Optuna TPE + Hyperband": lambda experiment, seed: OptunaStudy(
-        experiment, seed, HyperbandPruner(min_resource=GRACE, max_resource=27, reduction_factor=REDUCTION)
+        experiment, seed, HyperbandPruner(min_resource=GRACE, max_resource=EPOCHS, reduction_factor=REDUCTION)
     ),
     "one rung for all, a tenth to the end": BestTenth,
 }

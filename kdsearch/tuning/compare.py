@@ -107,16 +107,17 @@ def run_comparison(
             stack.enter_context(RunLock(folder))
         else:
             write_atomic(folder / COMPARISON, comparison.to_yaml().encode())  # with more seeds it is another
+        runs = [entry.run for entry in to_do]
+        rest = [entry for entry in equal.entries if entry.run in runs]
         document = write_comparison(folder, planned)
-        for entry in equal.entries:
-            if any(entry.run == other.run for other in to_do):
-                try:
-                    if not _searched_and_confirmed(folder, entry, equal, view, confirming, verbose):
-                        break
-                except SearchFailed as error:
-                    planned["failures"][entry.run] = str(error).splitlines()[0]
-                    announce(planned["failures"][entry.run])
-                document = write_comparison(folder, planned)
+        for entry in rest:
+            try:
+                if not _searched_and_confirmed(folder, entry, equal, view, confirming, verbose):
+                    break
+            except SearchFailed as error:
+                planned["failures"][entry.run] = str(error).splitlines()[0]
+                announce(planned["failures"][entry.run])
+            document = write_comparison(folder, planned)
     return write_comparison(folder, document)  # the lock is off: as the comparison stands, whoever reads the files
 
 
