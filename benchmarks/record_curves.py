@@ -1,4 +1,4 @@
-"""Learning curves for the search-cost study: `python benchmarks/record_curves.py --settings 400 --seeds 2`.
+"""Learning curves for the search-cost study: `python benchmarks/record_curves.py --settings 400`.
 
 For each workload of workloads.py, settings drawn from its space are trained to the full budget. A line of
 benchmarks/results/curves/METHOD-SET.jsonl is one setting and seed: the setting's number (from which it can be drawn
@@ -6,8 +6,9 @@ again), the seed, and how many of the validation images the student got right af
 raw and with its averaged weights; a diverged one has fewer of them. `short` has the same of the ends of trainings whose
 own full budget is that of a rung, so that their schedules are complete: what a trial that begins anew at each rung
 shows there.
-Ended anywhere, the same command goes on; all workloads advance together, seed by seed. The best of many settings by a
-mean of two seeds looks better than it is, so the `--top` best of a workload get `--more` seeds on top.
+Seeds go where they matter: the better half by the first seed gets a second one, since what lies below no search hands
+over; the best of them, which look better than they are, get four more. Ended anywhere, the same command goes on; all
+workloads advance together.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SHORT = (3, 9)
 """Epochs of the rungs below the full budget."""
 LOOKED_AT = (1, 2, *range(3, EPOCHS + 1, 3))
 """Epochs after which validation is looked at: after each it would take as long as the training."""
+SEEDS = {1.0: 1, 0.5: 2, 0.1: 6}
+"""How many seeds the settings get: all of them, the better half, the best tenth."""
 Task = tuple[str, int, int]
 """Workload, number of the setting, seed."""
 
@@ -134,41 +137,33 @@ def curves(
     }
 
 
-def to_do(names: list[str], count: int, seeds: int) -> Iterator[Task]:
-    """What is missing, so that all workloads advance together."""
-    there = {name: {(row["setting"], row["seed"]) for row in recorded(name)} for name in names}
-    for seed in range(seeds):
-        for number in range(count):
-            for name in names:
-                if (number, seed) not in there[name]:
-                    yield name, number, seed
-
-
 def best(name: str, count: int, seeds: int) -> list[int]:
-    """The settings whose first seeds end best, by the mean of their averaged weights, the best first."""
+    """The settings that end best, by the mean of the first seeds, averaged weights, the best first; in the order of
+    their numbers where no seed is asked."""
     ends: dict[int, list[int]] = {}
     for row in recorded(name):
-        if row["seed"] >= seeds:
-            continue
-        curve = row["averaged"]
-        ends.setdefault(row["setting"], []).append(curve[-1] if len(curve) == len(LOOKED_AT) else 0)
-    return sorted(ends, key=lambda number: -mean(ends[number]))[:count]
+        if row["seed"] < seeds:
+            curve = row["averaged"]
+            ends.setdefault(row["setting"], []).append(curve[-1] if len(curve) == len(LOOKED_AT) else 0)
+    whole = [number for number in ends if len(ends[number]) == seeds]
+    return sorted(whole, key=lambda number: -mean(ends[number]))[:count] if seeds else list(range(count))
 
 
-def more(names: list[str], top: int, seeds: range) -> Iterator[Task]:
-    """Further seeds of the best settings of each workload, chosen by those before them, where they are missing."""
-    for name in names:
-        there = {(row["setting"], row["seed"]) for row in recorded(name)}
-        chosen = best(name, top, seeds.start)
-        yield from ((name, number, seed) for seed in seeds for number in chosen if (number, seed) not in there)
+def to_do(names: list[str], count: int, before: int, seeds: int) -> Iterator[Task]:
+    """What is missing of so many seeds of the best settings, chosen by the seeds before; all workloads advance
+    together."""
+    there = {name: {(row["setting"], row["seed"]) for row in recorded(name)} for name in names}
+    chosen = {name: best(name, count, before) for name in names}
+    for seed in range(before, seeds):
+        for place in range(count):
+            for name in names:
+                if (chosen[name][place], seed) not in there[name]:
+                    yield name, chosen[name][place], seed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=int, default=400)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--top", type=int, default=40, help="settings that get further seeds, the best")
-    parser.add_argument("--more", type=int, default=4, help="so many further seeds")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--storage", type=Path, default=Path("runs") / ".recorded-teachers")
@@ -177,9 +172,10 @@ def main() -> None:
     options.storage.mkdir(parents=True, exist_ok=True)
     for name in options.workloads:
         loaded(name, options.storage.resolve())  # here, so that no two processes train a teacher
-    record(to_do(options.workloads, options.settings, options.seeds), options)
-    further = range(options.seeds, options.seeds + options.more)
-    record(more(options.workloads, options.top, further), options)
+    before = 0
+    for share, seeds in SEEDS.items():
+        record(to_do(options.workloads, round(options.settings * share), before, seeds), options)
+        before = seeds
 
 
 def record(tasks: Iterator[Task], options: argparse.Namespace) -> None:

@@ -16,11 +16,11 @@ import argparse
 import heapq
 import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -85,12 +85,10 @@ class Table:
 
 
 def read_table(name: str) -> Table | None:
-    """The table of a workload, of the settings that have at least the first seeds, those of most; None where fewer
-    than 20 are there."""
+    """The table of a workload; None where fewer than 20 settings are there."""
     rows = {(row["setting"], row["seed"]): row for row in recorded(name)}
-    seen = Counter(number for number, _ in rows)
-    least = Counter(seen.values()).most_common(1)[0][0] if seen else 0
-    numbers = [number for number in sorted(seen) if all((number, seed) in rows for seed in range(least))]
+    numbers = sorted(number for number, seed in rows if seed == 0)
+    seen = {number: next(seed for seed in count() if (number, seed) not in rows) for number in numbers}
     if len(numbers) < 20:
         return None
     experiment = workload(name)
@@ -173,16 +171,16 @@ def facts(table: Table) -> dict[str, Any]:
     `tau`: Kendall's τ of what the first seed shows at a rung with the mean of the other seeds' ends; at the last rung
     it is the ceiling for what any rung could reach.
     """
-    most, count = table.curves.shape[1:3]
-    better = np.argsort(table.ends)[count // 2 :]
+    most, settings_there = table.curves.shape[1:3]
+    better = np.argsort(table.ends)[settings_there // 2 :]
     found: dict[str, Any] = {
-        "settings": count,
+        "settings": settings_there,
         "seeds": f"{table.seeds.min()} to {most}",
         "best": float(table.ends.max()),
         "good": int((table.ends >= table.ends.max() * (1 - WITHIN)).sum()),
         "spread": float(table.ends[better].std()),
     }
-    if table.seeds.min() < 2:
+    if table.seeds[better].min() < 2:
         return found
     ends = table.curves[1, :, better, -1]  # [better settings, seeds]
     found["noise"] = float(np.sqrt(np.nanvar(ends, 1, ddof=1).mean()))
