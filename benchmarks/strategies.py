@@ -309,26 +309,28 @@ class BestTenth:
             self._settings, self._short, self._asked = {}, {}, 0
 
 
+def _variant(of: Callable[..., Strategy], **changed: Any) -> Callable[[Experiment, int], Strategy]:
+    """kdsearch as the shipped spaces set it up, rungs beginning anew, with these changes."""
+    return lambda experiment, seed: of(experiment, seed, **{"restarts": True, **changed})
+
+
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
-    "kdsearch": Ours,
-    "kdsearch without the published setting": lambda experiment, seed: Ours(experiment, seed, planned=False),
-    "kdsearch, raw weights": lambda experiment, seed: Ours(experiment, seed, raw=True),
-    "kdsearch, first rung at a third": lambda experiment, seed: Ours(experiment, seed, grace_period=9),
-    "kdsearch, rungs that begin anew": lambda experiment, seed: Ours(experiment, seed, restarts=True),
-    "… and raw weights": lambda experiment, seed: Ours(experiment, seed, restarts=True, raw=True),
-    "… and a first rung at a third": lambda experiment, seed: Ours(experiment, seed, restarts=True, grace_period=9),
-    "… and promoting": lambda experiment, seed: Promoting(experiment, seed, restarts=True),
-    "… and foreseen ends": lambda experiment, seed: Foreseeing(experiment, seed, restarts=True),
-    "… and GP": lambda experiment, seed: Ours(experiment, seed, restarts=True, sampler="gp"),
-    "… and random": lambda experiment, seed: Ours(experiment, seed, restarts=True, sampler="random"),
-    "kdsearch, asked ahead": Ahead,
-    "kdsearch, promoting": Promoting,
-    "kdsearch, growing budget": Growing,
-    "kdsearch, foreseen ends": Foreseeing,
-    "kdsearch, GP": lambda experiment, seed: Ours(experiment, seed, sampler="gp"),
-    "kdsearch, CMA-ES": lambda experiment, seed: Ours(experiment, seed, sampler="cmaes"),
-    "kdsearch, random": lambda experiment, seed: Ours(experiment, seed, sampler="random"),
-    "random + ASHA": lambda experiment, seed: Ours(experiment, seed, sampler="random", raw=True, planned=False),
+    "kdsearch": _variant(Ours),
+    "kdsearch, published setting left out": _variant(Ours, planned=False),
+    "kdsearch, raw weights": _variant(Ours, raw=True),
+    "kdsearch, first rung at a third": _variant(Ours, grace_period=9),
+    "kdsearch, promoting": _variant(Promoting),
+    "kdsearch, growing budget": _variant(Growing),
+    "kdsearch, asked ahead": _variant(Ahead),
+    "kdsearch, random": _variant(Ours, sampler="random"),
+    "kdsearch, CMA-ES": _variant(Ours, sampler="cmaes"),
+    "kdsearch, GP": _variant(Ours, sampler="gp"),
+    "kdsearch, foreseen ends": _variant(Foreseeing),
+    "kdsearch, one schedule": _variant(Ours, restarts=False),
+    "kdsearch, one schedule, published setting left out": _variant(Ours, restarts=False, planned=False),
+    "kdsearch, one schedule, first rung at a third": _variant(Ours, restarts=False, grace_period=9),
+    "kdsearch, one schedule, promoting": _variant(Promoting, restarts=False),
+    "random + ASHA": _variant(Ours, restarts=False, sampler="random", raw=True, planned=False),
     "OptunaSearch + ASHA (stock Ray)": StockRay,
     "Optuna TPE + successive halving": lambda experiment, seed: OptunaStudy(
         experiment, seed, SuccessiveHalvingPruner(min_resource=GRACE, reduction_factor=REDUCTION)

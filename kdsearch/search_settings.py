@@ -47,8 +47,8 @@ class SearchSettings(Settings):
     """Epochs of the first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     restarts: bool = False
-    """With scheduler asha: a trial begins anew at each rung, with a schedule of that length, so that rungs compare ends
-    of schedules. The epochs of all its trainings count: 3, 9 and 27 make 39."""
+    """A trial begins anew at each rung, with a schedule of that length, so that rungs compare ends of schedules. The
+    epochs of all its trainings count: 3, 9 and 27 make 39. Only with scheduler asha; the others have no such rungs."""
     phases: tuple[Phase, ...] = ()
     keep: Annotated[int, Field(ge=1)] = 1
     """Number of trials whose best weights stay on disk when the search ends."""
@@ -73,7 +73,7 @@ class SearchSettings(Settings):
     def stages(self, epochs: int) -> list[int]:
         """The epochs of the trainings that a trial consists of, under a full budget of so many: that one alone, or
         first those of the rungs."""
-        return [*self._reached(epochs), epochs] if self.restarts else [epochs]
+        return [*self._reached(epochs), epochs] if self._begins_anew else [epochs]
 
     def trial_epochs(self, epochs: int) -> int:
         """The epochs of a trial that is not stopped, under a full budget of so many."""
@@ -83,7 +83,11 @@ class SearchSettings(Settings):
         """The epochs of a trial at which successive halving compares, below the end of a full budget of so many:
         grace, grace·η, grace·η², …; their sums where each begins anew."""
         reached = self._reached(epochs)
-        return list(accumulate(reached)) if self.restarts else reached
+        return list(accumulate(reached)) if self._begins_anew else reached
+
+    @property
+    def _begins_anew(self) -> bool:
+        return self.restarts and self.scheduler == "asha"
 
     def _reached(self, epochs: int) -> list[int]:
         found, rung = [], self.grace_period
@@ -91,12 +95,6 @@ class SearchSettings(Settings):
             found.append(rung)
             rung *= self.reduction_factor
         return found
-
-    @model_validator(mode="after")
-    def _restarts_have_rungs(self) -> SearchSettings:
-        if self.restarts and self.scheduler != "asha":
-            raise ValueError(f"restarts = true: scheduler {self.scheduler} has no rungs to begin anew at; take asha")
-        return self
 
 
 def _number_or_auto(value: Any) -> Any:

@@ -61,13 +61,13 @@ class TrainerObjectives:
     """What the teacher says of the training images, where that is kept; None: it is asked at every step."""
 
     def __call__(self, hyperparameters: Mapping[str, Scalar]) -> TrainerObjective:
-        search, epochs = self.experiment.search, self.experiment.training.epochs
-        if not search.restarts:
+        stages = self.experiment.search.stages(self.experiment.training.epochs)
+        if len(stages) == 1:
             trainer = self.trainer(hyperparameters)
             return TrainerObjective(trainer, lambda: trainer)
         from kdsearch.training.staged import StagedTraining
 
-        staged = StagedTraining(lambda budget: self.trainer(hyperparameters, epochs=budget), search.stages(epochs))
+        staged = StagedTraining(lambda budget: self.trainer(hyperparameters, epochs=budget), stages)
         return TrainerObjective(staged, lambda: staged.trainer)
 
     def trainer(

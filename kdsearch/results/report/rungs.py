@@ -60,7 +60,7 @@ def milestones(experiment: dict[str, Any]) -> list[int]:
     settings = SearchSettings.model_construct(  # without validation: a damaged experiment has a report too
         grace_period=_whole(search, "grace_period", SearchSettings) if factor > 1 else epochs,
         reduction_factor=factor,
-        restarts=isinstance(search, dict) and search.get("restarts") is True,
+        restarts=isinstance(search, dict) and search.get("restarts") is True and search.get("scheduler") == "asha",
     )
     return [*settings.rungs(epochs), settings.trial_epochs(epochs)]
 
