@@ -51,6 +51,7 @@ def command(system: str, folder: Path, options: argparse.Namespace, seed: int) -
     kdsearch = str(Path(sys.executable).with_name("kdsearch"))
     flags = f"search ips --data digits --student resnet8 --name run --seed {seed} --max-concurrent {SLOTS}"
     budget = ["--trials", str(options.trials), "--max-epochs", str(options.epochs), "--storage", str(folder)]
+    budget += ["--set", "search.restarts=false"]  # the others' trials do not begin anew at rungs
     return {
         "kdsearch": [kdsearch, *flags.split(), *budget],
         "ray": [sys.executable, str(scripts / "ray_tune.py"), str(folder)],

@@ -114,7 +114,6 @@ def curves(
 ) -> dict[str, list[int]]:
     """Of a training of so many epochs: how many images were right after those that are looked at."""
     from kdsearch.errors import Diverged
-    from kdsearch.training.staged import with_epochs
     from kdsearch.training.trainer import Trainer
 
     class Sparse(Trainer):
@@ -124,7 +123,9 @@ def curves(
             return super().validate() if self.epochs_done + 1 in looked_at else (0.0, {})
 
     experiment, data, teacher = loaded(name, storage)
-    trainer = Sparse(with_epochs(experiment, epochs), hyperparameters, seed=seed, data=data, teacher=teacher)
+    training = experiment.training.model_copy(update={"epochs": epochs})
+    experiment = experiment.model_copy(update={"training": training})
+    trainer = Sparse(experiment, hyperparameters, seed=seed, data=data, teacher=teacher)
     try:
         while not trainer.finished:
             trainer.epoch()

@@ -74,7 +74,7 @@ def search(strategy: Strategy, surrogate: Surrogate, seed: int, slots: int, show
             if isinstance(next_one, int):  # it has waited
                 heapq.heappush(due, (clock + 1, next_one))
                 continue
-            trials.append(Trial(*surrogate.training(next_one, random, strategy.stages, raw=strategy.raw)))
+            trials.append(Trial(*surrogate.training(next_one, random, strategy.stages, strategy.shows)))
             heapq.heappush(due, (clock + 1, len(trials) - 1))
         clock, number = heapq.heappop(due)
         trial = trials[number]

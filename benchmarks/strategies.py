@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import optuna
@@ -23,14 +23,16 @@ from kdsearch.tuning.pruner import ASHA, Never, Pruner
 from kdsearch.tuning.sampler import Sampler
 
 Setting = Mapping[str, Scalar]
+Shows = Literal["raw", "averaged", "better", "averaged in the last"]
 GRACE, REDUCTION = 3, 3
 
 
 class Strategy(Protocol):
     """Asked for settings and told how they fare; trials are numbered in the order in which they are asked for."""
 
-    raw: bool
-    """Whether a trial shows what its weights are worth as they are, not averaged."""
+    shows: Shows
+    """Which of its weights a trial shows the accuracy of. `better`: the higher of the two; `averaged in the last`: raw
+    ones in the shorter trainings, averaged ones in the full one."""
 
     @property
     def stages(self) -> Sequence[int]:
@@ -55,17 +57,23 @@ class Ours:
     """kdsearch: the published setting and the control to the end, then its sampler and its scheduler.
 
     Args:
-        raw: what trials show.
+        shows: what trials show.
         planned: whether it begins with the published setting and the control.
         search: settings of the search other than the defaults.
     """
 
     def __init__(
-        self, experiment: Experiment, seed: int, *, raw: bool = False, planned: bool = True, **search: Any
+        self,
+        experiment: Experiment,
+        seed: int,
+        *,
+        shows: Shows = "averaged in the last",
+        planned: bool = True,
+        **search: Any,
     ) -> None:
         settings = experiment.search.model_copy(update={"grace_period": GRACE, "reduction_factor": REDUCTION, **search})
         experiment = experiment.model_copy(update={"search": settings})
-        self.stages, self.raw = settings.stages(experiment.training.epochs), raw
+        self.stages, self.shows = settings.stages(experiment.training.epochs), shows
         self._rungs = settings.rungs(experiment.training.epochs)
         self._planned = [setting for _, setting in Agenda(experiment).planned] if planned else []
         self._sampler = Sampler(experiment, "max", seed)
@@ -97,6 +105,24 @@ class Ahead(Ours):
     def ask(self, number: int) -> Setting:
         setting = super().ask(number) if self._next is None else self._next
         self._next = super().ask(number + 1) if number + 1 >= len(self._planned) else None
+        return setting
+
+
+class Sprinkled(Ours):
+    """kdsearch that draws each fourth setting at random, as BOHB does with each third (Falkner et al. 2018, arXiv
+    1807.01774): the sampler cannot stay where it was lucky."""
+
+    EACH = 4
+
+    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+        super().__init__(experiment, seed, **search)
+        self._random = Ours(experiment, seed, sampler="random", planned=False)
+
+    def ask(self, number: int) -> Setting:
+        if number < len(self._planned) or number % self.EACH:
+            return super().ask(number)
+        setting = self._random.ask(number)
+        self._sampler.add(number, dict(setting))
         return setting
 
 
@@ -208,7 +234,8 @@ class Foreseeing(Ours):
 class OptunaStudy:
     """Plain Optuna: its TPE with one of its pruners, as `study.optimize` drives them."""
 
-    stages, raw = (EPOCHS,), True
+    stages = (EPOCHS,)
+    shows: Shows = "raw"
 
     def __init__(self, experiment: Experiment, seed: int, pruner: BasePruner) -> None:
         sampler = optuna.samplers.TPESampler(seed=seed)
@@ -238,7 +265,8 @@ class _RayTrial:
 class StockRay:
     """Ray Tune as documented: OptunaSearch and ASHAScheduler, the real classes without an event loop."""
 
-    stages, raw = (EPOCHS,), True
+    stages = (EPOCHS,)
+    shows: Shows = "raw"
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
         from ray.tune.schedulers import ASHAScheduler
@@ -278,7 +306,8 @@ class BestTenth:
     """No searcher at all: 50 random settings for one rung each, then the best tenth of them to the end, and again."""
 
     AT_ONCE = 50
-    stages, raw = (EPOCHS,), True
+    stages = (EPOCHS,)
+    shows: Shows = "raw"
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
         self._random = Ours(experiment, seed, sampler="random", scheduler="none", planned=False)
@@ -309,28 +338,41 @@ class BestTenth:
             self._settings, self._short, self._asked = {}, {}, 0
 
 
-def _variant(of: Callable[..., Strategy], **changed: Any) -> Callable[[Experiment, int], Strategy]:
+def _kdsearch(of: Callable[..., Strategy] = Ours, **changed: Any) -> Callable[[Experiment, int], Strategy]:
     """kdsearch as the shipped spaces set it up, rungs beginning anew, with these changes."""
     return lambda experiment, seed: of(experiment, seed, **{"restarts": True, **changed})
 
 
+def _alone(of: Callable[..., Strategy] = Ours, **changed: Any) -> Callable[[Experiment, int], Strategy]:
+    """The same without the published setting and the control: where those are good, searching shows nothing."""
+    return _kdsearch(of, **{"planned": False, **changed})
+
+
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
-    "kdsearch": _variant(Ours),
-    "kdsearch, published setting left out": _variant(Ours, planned=False),
-    "kdsearch, raw weights": _variant(Ours, raw=True),
-    "kdsearch, first rung at a third": _variant(Ours, grace_period=9),
-    "kdsearch, promoting": _variant(Promoting),
-    "kdsearch, growing budget": _variant(Growing),
-    "kdsearch, asked ahead": _variant(Ahead),
-    "kdsearch, random": _variant(Ours, sampler="random"),
-    "kdsearch, CMA-ES": _variant(Ours, sampler="cmaes"),
-    "kdsearch, GP": _variant(Ours, sampler="gp"),
-    "kdsearch, foreseen ends": _variant(Foreseeing),
-    "kdsearch, one schedule": _variant(Ours, restarts=False),
-    "kdsearch, one schedule, published setting left out": _variant(Ours, restarts=False, planned=False),
-    "kdsearch, one schedule, first rung at a third": _variant(Ours, restarts=False, grace_period=9),
-    "kdsearch, one schedule, promoting": _variant(Promoting, restarts=False),
-    "random + ASHA": _variant(Ours, restarts=False, sampler="random", raw=True, planned=False),
+    "kdsearch": _kdsearch(),
+    "kdsearch, one schedule": _kdsearch(restarts=False),
+    "kdsearch, one schedule, first rung at a third": _kdsearch(restarts=False, grace_period=9),
+    "search alone": _alone(),
+    "search alone, one schedule": _alone(restarts=False),
+    "search alone, one schedule, first rung at a third": _alone(restarts=False, grace_period=9),
+    "search alone, one schedule, first rung at a third, a fourth at random": _alone(
+        Sprinkled, restarts=False, grace_period=9
+    ),
+    "search alone, one schedule, promoting": _alone(Promoting, restarts=False),
+    "search alone, promoting": _alone(Promoting),
+    "search alone, raw weights": _alone(shows="raw"),
+    "search alone, better weights": _alone(shows="better"),
+    "search alone, averaged weights in all": _alone(shows="averaged"),
+    "search alone, first rung at a third": _alone(grace_period=9),
+    "search alone, growing budget": _alone(Growing),
+    "search alone, asked ahead": _alone(Ahead),
+    "search alone, a fourth at random": _alone(Sprinkled),
+    "search alone, a fourth at random, raw weights": _alone(Sprinkled, shows="raw"),
+    "search alone, random": _alone(sampler="random"),
+    "search alone, CMA-ES": _alone(sampler="cmaes"),
+    "search alone, GP": _alone(sampler="gp"),
+    "search alone, foreseen ends": _alone(Foreseeing),
+    "random + ASHA": _alone(restarts=False, sampler="random", shows="raw"),
     "OptunaSearch + ASHA (stock Ray)": StockRay,
     "Optuna TPE + successive halving": lambda experiment, seed: OptunaStudy(
         experiment, seed, SuccessiveHalvingPruner(min_resource=GRACE, reduction_factor=REDUCTION)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from recorded import Table
+    from strategies import Shows
 
     from kdsearch.settings import Scalar
 
@@ -56,7 +57,7 @@ class Surrogate:
         self.best = float(self.recorded_ends.max())
 
     def training(
-        self, setting: Mapping[str, Scalar], random: np.random.Generator, stages: Sequence[int], *, raw: bool
+        self, setting: Mapping[str, Scalar], random: np.random.Generator, stages: Sequence[int], shows: Shows
     ) -> tuple[Floats, float]:
         """What a trial of these trainings shows after each epoch, NaN where it is not looked at; and its expected end
         with averaged weights."""
@@ -65,8 +66,10 @@ class Surrogate:
         distances = ((self._coordinates[self._several] - point) ** 2).sum(1)
         nearest = self._several[distances.argmin()]
         noise = self._noise[:, random.integers(self._seeds[nearest]), nearest]
-        shown = np.maximum(ABOVE - np.exp(expected + noise), 0.0)[0 if raw else 1]
-        return _epochs(shown, stages), float(ABOVE - np.exp(expected[1, -1]))
+        raw, averaged = np.maximum(ABOVE - np.exp(expected + noise), 0.0)
+        last = np.append(raw[: len(SHORT)], averaged[len(SHORT) :])
+        every = {"raw": raw, "averaged": averaged, "better": np.maximum(raw, averaged), "averaged in the last": last}
+        return _epochs(every[shows], stages), float(ABOVE - np.exp(expected[1, -1]))
 
 
 def _epochs(shown: Floats, stages: Sequence[int]) -> Floats:

@@ -48,7 +48,8 @@ class SearchSettings(Settings):
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     restarts: bool = False
     """A trial begins anew at each rung, with a schedule of that length, so that rungs compare ends of schedules. The
-    epochs of all its trainings count: 3, 9 and 27 make 39. Only with scheduler asha; the others have no such rungs."""
+    epochs of all its trainings count: 3, 9 and 27 make 39. A rung of more than 1/η of the full budget lies within the
+    full training: it would cost more than it saves. Only with scheduler asha; the others have no such rungs."""
     phases: tuple[Phase, ...] = ()
     keep: Annotated[int, Field(ge=1)] = 1
     """Number of trials whose best weights stay on disk when the search ends."""
@@ -72,8 +73,10 @@ class SearchSettings(Settings):
 
     def stages(self, epochs: int) -> list[int]:
         """The epochs of the trainings that a trial consists of, under a full budget of so many: that one alone, or
-        first those of the rungs."""
-        return [*self._reached(epochs), epochs] if self._begins_anew else [epochs]
+        first those of the rungs at which it begins anew."""
+        anew = self.restarts and self.scheduler == "asha"
+        shorter = [rung for rung in self._reached(epochs) if anew and rung * self.reduction_factor <= epochs]
+        return [*shorter, epochs]
 
     def trial_epochs(self, epochs: int) -> int:
         """The epochs of a trial that is not stopped, under a full budget of so many."""
@@ -81,13 +84,10 @@ class SearchSettings(Settings):
 
     def rungs(self, epochs: int) -> list[int]:
         """The epochs of a trial at which successive halving compares, below the end of a full budget of so many:
-        grace, grace·η, grace·η², …; their sums where each begins anew."""
-        reached = self._reached(epochs)
-        return list(accumulate(reached)) if self._begins_anew else reached
-
-    @property
-    def _begins_anew(self) -> bool:
-        return self.restarts and self.scheduler == "asha"
+        grace, grace·η, grace·η², …; after the epochs of those trainings that it has ended before."""
+        shorter = self.stages(epochs)[:-1]
+        within = self._reached(epochs)[len(shorter) :]
+        return [*accumulate(shorter), *(sum(shorter) + rung for rung in within)]
 
     def _reached(self, epochs: int) -> list[int]:
         found, rung = [], self.grace_period

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 
 def with_epochs(experiment: Experiment, epochs: int) -> Experiment:
-    """The same with a full budget of so many epochs, which schedules and the method's progress follow."""
-    return experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": epochs})})
+    """The same with a full budget of so many epochs, which schedules and the method's progress follow.
+
+    In a shorter one the weights are not averaged: at the end of a schedule those as they are rank settings better (see
+    benchmarks/README, search cost), and there is one validation less.
+    """
+    shorter = epochs < experiment.training.epochs
+    changed = {"epochs": epochs, "averaging": experiment.training.averaging and not shorter}
+    return experiment.model_copy(update={"training": experiment.training.model_copy(update=changed)})
 
 
 class StagedTraining:

@@ -65,6 +65,15 @@ def test_its_epochs_are_those_of_trainings_of_each_rungs_length_counted_on(digit
     assert training.trainer.student_bytes() == apart[-1].student_bytes()
 
 
+def test_only_the_full_training_averages_its_weights(digits: DataSet) -> None:
+    training = staged(digits)
+    averaged = ["validation_averaged/accuracy" in training.epoch().metrics for _ in range(sum(STAGES))]
+    assert averaged == [False] * 3 + [True] * 3
+    first, *_ = training.history
+    assert first.value == first.metrics["validation/accuracy"]
+    assert training.history[-1].value == training.history[-1].metrics["validation_averaged/accuracy"]
+
+
 @pytest.mark.parametrize("stopped", [1, 2, 3, 5])
 def test_stopped_anywhere_and_resumed_it_ends_bit_equal(digits: DataSet, tmp_path: Path, stopped: int) -> None:
     whole, begun = staged(digits), staged(digits)

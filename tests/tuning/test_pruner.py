@@ -6,7 +6,6 @@ import random
 
 import hypothesis
 import numpy as np
-import pytest
 from hypothesis import strategies
 
 from kdsearch.search_settings import SearchSettings
@@ -28,6 +27,9 @@ def test_rungs_that_begin_anew_lie_where_their_trainings_end() -> None:
     search = SearchSettings(grace_period=3, reduction_factor=3, restarts=True)
     assert (search.stages(27), search.rungs(27), decisions(search, 27)) == ([3, 9, 27], [3, 12], frozenset({3, 12}))
     assert SearchSettings(grace_period=3).stages(27) == [27]
+    # More than a third of the full training is too much to spend on a shorter one.
+    assert (search.stages(26), search.rungs(26), search.trial_epochs(26)) == ([3, 26], [3, 3 + 9], 29)
+    assert (search.stages(8), search.rungs(8), search.stages(3), search.rungs(3)) == ([8], [3], [3], [])
     for scheduler in ("none", "median", "hyperband"):
         other = SearchSettings(restarts=True, scheduler=scheduler)
         assert (other.stages(27), other.trial_epochs(27)) == ([27], 27), "it has no rungs to begin anew at"
