@@ -188,7 +188,7 @@ class TrainingSettings(Settings):
     """How one student is trained."""
 
     epochs: Annotated[int, Field(ge=1)] = 27
-    """The full budget; every schedule follows it, whatever rung ends a trial."""
+    """The full budget; schedules follow it, whatever rung ends a trial, unless `search.restarts`."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Positive = 0.05
