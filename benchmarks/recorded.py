@@ -57,12 +57,12 @@ class Table:
 
 
 def read_table(name: str) -> Table | None:
-    """The table of a workload; None where fewer than 20 settings are there."""
+    """The table of a workload; None where fewer than 20 settings have several seeds yet."""
     rows = {(row["setting"], row["seed"]): row for row in recorded(name)}
     numbers = sorted(number for number, seed in rows if seed == 0)
-    if len(numbers) < 20:
-        return None
     seen = {number: next(seed for seed in count() if (number, seed) not in rows) for number in numbers}
+    if sum(seeds > 1 for seeds in seen.values()) < 20:
+        return None
     experiment = workload(name)
     images = len(data_sets.load(experiment.data, experiment.task).validation)
     looks = np.full((len(WEIGHTS), max(seen.values()), len(numbers), len(SHORT) + len(LOOKED_AT)), np.nan)

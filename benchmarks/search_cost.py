@@ -138,7 +138,7 @@ def main() -> None:
     for name in options.workloads:
         table = read_table(name)
         if table is None:
-            print(f"{name}: fewer than 20 settings are recorded")
+            print(f"{name}: fewer than 20 settings are recorded with several seeds")
             continue
         surrogate = Surrogate(table)
         good = int((surrogate.recorded_ends >= surrogate.best * (1 - WITHIN)).sum())
