@@ -141,13 +141,15 @@ def curves(
 def best(name: str, count: int, seeds: int) -> list[int]:
     """The settings that end best, by the mean of the first seeds, averaged weights, the best first; in the order of
     their numbers where no seed is asked."""
+    if seeds == 0:
+        return list(range(count))
     ends: dict[int, list[int]] = {}
     for row in recorded(name):
         if row["seed"] < seeds:
             curve = row["averaged"]
             ends.setdefault(row["setting"], []).append(curve[-1] if len(curve) == len(LOOKED_AT) else 0)
     whole = [number for number in ends if len(ends[number]) == seeds]
-    return sorted(whole, key=lambda number: -mean(ends[number]))[:count] if seeds else list(range(count))
+    return sorted(whole, key=lambda number: -mean(ends[number]))[:count]
 
 
 def to_do(names: list[str], count: int, before: int, seeds: int) -> Iterator[Task]:

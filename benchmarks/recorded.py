@@ -100,11 +100,12 @@ def facts(table: Table) -> dict[str, Any]:
     for which, weights in enumerate(WEIGHTS):
         first = table.looks[which, 0, table.better]
         for rung in RUNGS:
-            found[f"tau {weights} {rung}"] = _tau(first[:, len(SHORT) + LOOKED_AT.index(rung)], others)
+            found[f"tau {weights} {rung}"] = tau(first[:, len(SHORT) + LOOKED_AT.index(rung)], others)
         for column, rung in enumerate(SHORT):
-            found[f"tau {weights} {rung} anew"] = _tau(first[:, column], others)
+            found[f"tau {weights} {rung} anew"] = tau(first[:, column], others)
     return found
 
 
-def _tau(shown: Floats, ends: Floats) -> float:
+def tau(shown: Floats, ends: Floats) -> float:
+    """Kendall's τ-b of two rankings."""
     return float(kendalltau(shown, ends).statistic)

@@ -30,7 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 from recorded import facts, read_table
-from strategies import STRATEGIES, Strategy
+from strategies import STRATEGIES
+from strategy import Strategy
 from surrogate import Surrogate, ranks
 from workloads import EPOCHS, WORKLOADS, workload
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cube import place
 from record_curves import LOOKED_AT, SHORT
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
+from recorded import tau
 from sklearn.gaussian_process import GaussianProcessRegressor  # type: ignore[import-untyped]
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel  # type: ignore[import-untyped]
 from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
@@ -23,12 +23,10 @@ from workloads import EPOCHS, workload
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from recorded import Table
-    from strategies import Shows
+    from recorded import Floats, Table
+    from strategy import Shows
 
     from kdsearch.settings import Scalar
-
-    Floats = np.typing.NDArray[np.float64]
 
 ABOVE = 1.02
 """Values are modelled as log(ABOVE − accuracy): what separates good settings is then as large as what separates poor
@@ -94,5 +92,5 @@ def ranks(table: Table) -> dict[str, float]:
     found = {}
     for name, model in {"process": _process(table.coordinates.shape[1]), "nearest": KNeighborsRegressor(1)}.items():
         said = cross_val_predict(model, table.coordinates, ends, cv=folds)
-        found[f"tau left out, {name}"] = float(kendalltau(said[table.better], ends[table.better]).statistic)
+        found[f"tau left out, {name}"] = tau(said[table.better], ends[table.better])
     return found

@@ -44,13 +44,15 @@ class Spending:
     def exceeded(self) -> str | None:
         """Why the search is to end; None while no limit is reached."""
         limits = self._limits
-        spent = {
-            f"{limits.time or 0:g} s": (time.time() - self._started, limits.time),
-            f"{limits.gpu_hours or 0:g} GPU hours": (self.gpu_hours, limits.gpu_hours),
-            f"{limits.images or 0:,} images": (self._images, limits.images),
-            f"{limits.training_time or 0:g} s of training": (self._seconds, limits.training_time),
-        }
-        for budget, (amount, limit) in spent.items():
-            if limit is not None and amount >= limit:
-                return f"the budget of {budget} is spent{self._rest}"
+        if limits.time is not None and time.time() - self._started >= limits.time:
+            return self._why(f"{limits.time:g} s")
+        if limits.gpu_hours is not None and self.gpu_hours >= limits.gpu_hours:
+            return self._why(f"{limits.gpu_hours:g} GPU hours")
+        if limits.images is not None and self._images >= limits.images:
+            return self._why(f"{limits.images:,} images")
+        if limits.training_time is not None and self._seconds >= limits.training_time:
+            return self._why(f"{limits.training_time:g} s of training")
         return None
+
+    def _why(self, budget: str) -> str:
+        return f"the budget of {budget} is spent{self._rest}"

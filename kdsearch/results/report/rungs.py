@@ -60,7 +60,8 @@ def milestones(experiment: dict[str, Any]) -> list[int]:
     settings = SearchSettings.model_construct(  # without validation: a damaged experiment has a report too
         grace_period=_whole(search, "grace_period", SearchSettings) if factor > 1 else epochs,
         reduction_factor=factor,
-        restarts=isinstance(search, dict) and search.get("restarts") is True and search.get("scheduler") == "asha",
+        restarts=isinstance(search, dict) and search.get("restarts") is True,
+        scheduler=search.get("scheduler") if isinstance(search, dict) else "none",
     )
     return [*settings.rungs(epochs), settings.trial_epochs(epochs)]
 
