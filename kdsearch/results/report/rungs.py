@@ -57,11 +57,12 @@ def milestones(experiment: dict[str, Any]) -> list[int]:
     search = experiment.get("search")
     epochs = _whole(experiment.get("training"), "epochs", TrainingSettings)
     factor = _whole(search, "reduction_factor", SearchSettings)
+    scheduler: Any = search.get("scheduler") if isinstance(search, dict) else None
     settings = SearchSettings.model_construct(  # without validation: a damaged experiment has a report too
         grace_period=_whole(search, "grace_period", SearchSettings) if factor > 1 else epochs,
         reduction_factor=factor,
         restarts=isinstance(search, dict) and search.get("restarts") is True,
-        scheduler=search.get("scheduler") if isinstance(search, dict) else "none",
+        scheduler=scheduler,
     )
     return [*settings.rungs(epochs), settings.trial_epochs(epochs)]
 
