@@ -17,14 +17,9 @@ def resnet20(classes: int, channels: int) -> ResNet:
     return strided(20, classes, channels)
 
 
-def narrow_resnet8(classes: int, channels: int) -> ResNet:
-    """Half the width of `resnet8`, an eighth of the work of the one at full resolution and width."""
-    return strided(8, classes, channels, width=0.5)
-
-
-def strided(depth: int, classes: int, channels: int, width: float = 1) -> ResNet:
+def strided(depth: int, classes: int, channels: int) -> ResNet:
     """A residual network whose first convolution halves the image."""
-    stem, first, second, third = (int(width * channels) for channels in WIDTHS)
+    stem, first, second, third = WIDTHS
     network = ResNet(depth, (stem, first, second, third), classes, channels)
     network.conv1.stride = (2, 2)
     return network

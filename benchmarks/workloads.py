@@ -13,17 +13,15 @@ from typing import Any
 from kdsearch.experiment import Experiment
 
 EPOCHS = 27
-STUDENTS = Path(__file__).resolve().parent / "strided.py"
+SMALL_SHAPES = f"{Path(__file__).resolve().parent / 'small_shapes.py'}:small_shapes"
 
 SETS: dict[str, dict[str, Any]] = {
     # Of the 1,797 images 301 train, 1,007 validate and 360 test.
-    "digits": {
-        "data": {"name": "digits", "validation_fraction": 0.56, "label_fraction": 0.7},
-        "student": {"name": "resnet8", "arguments": {"width": 0.5}},
-    },
-    "shapes": {"data": {"name": "shapes", "samples": 500}, "student": f"{STUDENTS}:narrow_resnet8"},
+    "digits": {"name": "digits", "validation_fraction": 0.56, "label_fraction": 0.7},
+    "shapes": {"name": SMALL_SHAPES},
 }
-TEACHERS = {"digits": "resnet20", "shapes": f"{STUDENTS}:resnet20"}
+STUDENT = {"name": "resnet8", "arguments": {"width": 0.5}}
+TEACHER = "resnet20"
 RATES = {
     "learning_rate": {"low": 0.001, "high": 1, "log": True},
     "weight_decay": {"low": 1e-6, "high": 0.1, "log": True},
@@ -58,9 +56,10 @@ def workload(name: str) -> Experiment:
     method, data = name.split()
     return Experiment(
         method=method,
-        teacher=TEACHERS[data] if method == "kd" else None,
+        data=SETS[data],
+        student=STUDENT,
+        teacher=TEACHER if method == "kd" else None,
         space=SPACES[method],
         training={"epochs": EPOCHS, "batch_size": 32},
         resources={"gpus_per_trial": 0},
-        **SETS[data],
     )
