@@ -157,6 +157,15 @@ class TeacherSettings(NetworkSettings):
     cache_dtype: Literal["float32", "float16"] = "float32"
     cache_top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep the k largest logits of an image; the other classes share the rest of the probability evenly. None: all."""
+    cache_views: Annotated[int, Field(ge=1)] | None = None
+    """Random augmentation: show every image in this many views, the same for all trials, and ask about each view once
+    (classification). None: views are drawn anew in each epoch, and the teacher is asked at each step."""
+
+    @model_validator(mode="after")
+    def _views_are_kept(self) -> TeacherSettings:
+        if self.cache == "off" and self.cache_views is not None:
+            raise ValueError(f"cache_views = {self.cache_views} keeps outputs: it needs cache = auto, not off")
+        return self
 
 
 class AugmentationSettings(Settings):

@@ -109,8 +109,8 @@ class Batching:
     channels_last: bool = False
     """Lay the images out in that memory format."""
     taught: TeacherOutputs | None = None
-    """What a teacher says of the training images as they are; the batches bring it along where the augmentation leaves
-    all of them so."""
+    """What a teacher says of the training images as they are, or of a bank of their views; the batches bring it along
+    where the augmentation leaves all of them so, or is that of the bank, whose views they then show."""
 
     @property
     def memory_format(self) -> torch.memory_format:

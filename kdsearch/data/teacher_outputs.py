@@ -1,4 +1,4 @@
-"""What a teacher says of the training images as they are: one row an image, computed once, gathered by index."""
+"""What a teacher says of the training images, as they are or in a bank of views: computed once, gathered by row."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kdsearch.data.base import Batch
+    from kdsearch.data.view_bank import ViewBank
     from kdsearch.settings import AugmentationSettings
 
 DType = Literal["float32", "float16"]
@@ -32,7 +33,7 @@ def fixed_views(augmentation: AugmentationSettings) -> bool:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """A teacher's outputs for N images: all of them, or the k largest of each and a remainder.
+    """A teacher's outputs for N images, or views: all of them, or the k largest of each and a remainder.
 
     Pickled with protocol 5 and out-of-band buffers (as Ray's object store does) nothing is copied: all processes of a
     node read the same memory. It must not be written to.
@@ -51,6 +52,8 @@ class TeacherOutputs:
     """int32 [N, k, ...]: which classes the values are of; None: all, in order."""
     rest: torch.Tensor | None = None
     """[N, 1, ...]: the logit r of each class that is left out."""
+    bank: ViewBank | None = None
+    """Which views these are the outputs of; None: of the images as they are."""
 
     @classmethod
     def of(cls, logits: torch.Tensor, dtype: DType = "float32", top_k: int | None = None) -> TeacherOutputs:
@@ -87,8 +90,12 @@ class TeacherOutputs:
     def __len__(self) -> int:
         return len(self.values)
 
+    def fits(self, augmentation: AugmentationSettings) -> bool:
+        """Whether the views that an augmentation, which is resolved, makes of the images are among these."""
+        return fixed_views(augmentation) if self.bank is None else augmentation == self.bank.augmentation
+
     def rows(self, index: torch.Tensor) -> torch.Tensor:
-        """Outputs float32 [B, K, ...] of the images int64 [B], where this lies."""
+        """Outputs float32 [B, K, ...] of the images, or rows of the bank, int64 [B], where this lies."""
         values = self.values.index_select(0, index).float()
         if self.classes is None or self.rest is None:
             return values
@@ -97,7 +104,7 @@ class TeacherOutputs:
         return whole.scatter_(1, self.classes.index_select(0, index).long(), values)
 
     def along(self, batches: Iterator[Batch], order: torch.Tensor) -> Iterator[Batch]:
-        """The batches, each with what the teacher says of its images, whose rows are order[step] [B]."""
+        """The batches, each with what the teacher says of its images, whose rows here are order[step] [B]."""
         for batch, index in zip(batches, order.to(self.device, non_blocking=True), strict=True):
             yield replace(batch, taught=self.rows(index).to(batch.images.device, non_blocking=True))
 
@@ -121,15 +128,17 @@ class TeacherOutputs:
             return self
         if device.type == "cuda" and self.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             return self
-        return TeacherOutputs(outputs=self.outputs, **{name: each.to(device) for name, each in self.tensors.items()})
+        moved = {name: each.to(device) for name, each in self.tensors.items()}
+        return TeacherOutputs(outputs=self.outputs, bank=self.bank, **moved)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _of_arrays, (self.outputs, {name: tensor.cpu().numpy() for name, tensor in self.tensors.items()})
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.tensors.items()}
+        return _of_arrays, (self.outputs, self.bank, arrays)
 
 
-def _of_arrays(outputs: int, arrays: dict[str, NDArray[Any]]) -> TeacherOutputs:
+def _of_arrays(outputs: int, bank: ViewBank | None, arrays: dict[str, NDArray[Any]]) -> TeacherOutputs:
     """Of arrays that are not copied and may be read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    return TeacherOutputs(outputs=outputs, **tensors)
+    return TeacherOutputs(outputs=outputs, bank=bank, **tensors)

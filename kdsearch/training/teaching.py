@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +21,8 @@ from kdsearch.data.dense.splits import DenseMemorySplit
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit, resident
 from kdsearch.data.teacher_outputs import TeacherOutputs, fixed_views
+from kdsearch.data.view_bank import ViewBank
+from kdsearch.data.views import Views
 from kdsearch.errors import InvalidSetting
 from kdsearch.training.layout import memory_format
 from kdsearch.training.randomness import seeded
@@ -32,13 +36,18 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.methods.base import Teacher
+    from kdsearch.settings import AugmentationSettings
+
+Shown = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""uint8 images, and the rows that their outputs will have → what the teacher is shown."""
 
 
 def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
     """Whether the teacher's outputs for the training images are kept.
 
-    They are where some method learns from a teacher, the images of its paper's setting look the same in every epoch,
-    and the outputs take less than data may in memory. Raises InvalidSetting for a `cache_top_k` that they cannot have.
+    They are where some method learns from a teacher, the images of its paper's setting look the same in every epoch or
+    come from a bank of views, and the outputs take less than data may in memory. Raises InvalidSetting for a
+    `cache_top_k` or `cache_views` that they cannot have.
     """
     settings, task = experiment.teacher, tasks.find(experiment.task)
     if settings is None or not experiment.needs_teacher:
@@ -49,14 +58,46 @@ def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
         raise InvalidSetting(
             "teacher.cache_top_k", top_k, f"must be below the number of the teacher's outputs, {classes}"
         )
-    if settings.cache == "off" or not task.whole_images or _nbytes(experiment, data) >= IN_MEMORY_BYTES:
+    bank = view_bank(experiment, data)
+    if settings.cache == "off" or not task.whole_images:
         return False
-    augmentations = (experiment.resolve(setting).augmentation for setting in experiment.papers())
-    return any(fixed_views(data_sets.resolve(each, data.augmentation)) for each in augmentations)
+    small = _nbytes(experiment, data) * (1 if bank is None else bank.views) < IN_MEMORY_BYTES
+    if bank is not None and not small:
+        why = f"outputs for so many views of {len(data.train):,} images take more than 4 GiB: take fewer views"
+        raise InvalidSetting("teacher.cache_views", bank.views, why)
+    return small and (bank is not None or any(map(fixed_views, _augmentations(experiment, data))))
+
+
+def view_bank(experiment: Experiment, data: DataSet) -> ViewBank | None:
+    """The views that the teacher is asked about; None: it is asked about the images as they are, or at each step.
+
+    Raises InvalidSetting for `cache_views` where there can be none.
+    """
+    settings = experiment.teacher
+    if settings is None or settings.cache_views is None or not experiment.needs_teacher:
+        return None
+    augmentation, *others = _augmentations(experiment, data)
+    if any(map(fixed_views, (augmentation, *others))):
+        return None  # there is one view of each image
+    if experiment.task != "classification":
+        why = f"views are kept for classification alone, not for {experiment.task}: leave it out"
+        raise InvalidSetting("teacher.cache_views", settings.cache_views, why)
+    if augmentation.cutmix or augmentation.mixup:
+        why = "cutmix and mixup make an image of two, which is no view of either: set them to 0 or leave this out"
+        raise InvalidSetting("teacher.cache_views", settings.cache_views, why)
+    return ViewBank(settings.cache_views, augmentation, experiment.data.seed)
+
+
+def _augmentations(experiment: Experiment, data: DataSet) -> list[AugmentationSettings]:
+    """That of each paper's setting, resolved."""
+    return [
+        data_sets.resolve(experiment.resolve(setting).augmentation, data.augmentation)
+        for setting in experiment.papers()
+    ]
 
 
 def _nbytes(experiment: Experiment, data: DataSet) -> float:
-    """What the outputs would take; infinite where their length is not known."""
+    """What the outputs for one view of each image would take; infinite where their length is not known."""
     settings, shape = experiment.teacher, tasks.find(experiment.task).shape(data)
     assert settings is not None
     known = [length for length in shape if length is not None]
@@ -69,7 +110,8 @@ def _nbytes(experiment: Experiment, data: DataSet) -> float:
 
 @torch.no_grad()
 def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, device: torch.device) -> TeacherOutputs:
-    """Show the teacher each training image once, as the student sees it; the outputs lie on the CPU.
+    """Show the teacher each training image, or each view of the bank, once, as the student sees it; the outputs lie on
+    the CPU.
 
     They are those of a forward pass at a training step, up to the order of sums (a convolution may be computed
     otherwise in batches of another size or layout), and always of full precision.
@@ -78,14 +120,32 @@ def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, dev
     assert settings is not None
     size = tasks.find(experiment.task).input_size(student, experiment.student, data)
     layout = memory_format(experiment.training, device, student)
-    mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
-    order = torch.split(torch.arange(len(data.train)), experiment.training.batch_size)
+    bank = view_bank(experiment, data)
+    shown = _as_they_are(data, size, device) if bank is None else _of_bank(bank, data, size, device)
+    order = torch.split(torch.arange(_rows(data, bank)), experiment.training.batch_size)
+    images_of = (rows if bank is None else rows // bank.views for rows in order)
     parts = []
-    for images in resident(data.train, device).fetch(order):
-        views = preprocess(images.to(device, non_blocking=True), mean, std, size)
+    for rows, images in zip(order, resident(data.train, device).fetch(images_of), strict=True):
+        views = shown(images.to(device, non_blocking=True), rows)
         logits = teacher(views.contiguous(memory_format=layout)).cpu()
         parts.append(TeacherOutputs.of(logits, settings.cache_dtype, settings.cache_top_k))
-    return TeacherOutputs.joined(parts)
+    return replace(TeacherOutputs.joined(parts), bank=bank)
+
+
+def _rows(data: DataSet, bank: ViewBank | None) -> int:
+    """How many outputs there are."""
+    return len(data.train) * (1 if bank is None else bank.views)
+
+
+def _as_they_are(data: DataSet, size: tuple[int, int] | None, device: torch.device) -> Shown:
+    mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+    return lambda images, _: preprocess(images, mean, std, size)
+
+
+def _of_bank(bank: ViewBank, data: DataSet, size: tuple[int, int] | None, device: torch.device) -> Shown:
+    views = Views(data, bank.augmentation, size or data.size, device)
+    drawn = bank.draw(views, len(data.train))
+    return lambda images, rows: views.of(images, drawn[:, rows.numpy()])
 
 
 def blank_outputs(experiment: Experiment, data: DataSet) -> TeacherOutputs:
@@ -96,8 +156,9 @@ def blank_outputs(experiment: Experiment, data: DataSet) -> TeacherOutputs:
     one = TeacherOutputs.of(
         torch.zeros(1, *(int(side or 0) for side in shape)), settings.cache_dtype, settings.cache_top_k
     )
-    every = {name: tensor.expand(len(data.train), *tensor.shape[1:]) for name, tensor in one.tensors.items()}
-    return TeacherOutputs(outputs=one.outputs, **every)
+    bank = view_bank(experiment, data)
+    every = {name: tensor.expand(_rows(data, bank), *tensor.shape[1:]) for name, tensor in one.tensors.items()}
+    return TeacherOutputs(outputs=one.outputs, bank=bank, **every)
 
 
 def outputs_name(experiment: Experiment, data: DataSet, teacher: Teacher) -> str | None:
@@ -110,7 +171,8 @@ def outputs_name(experiment: Experiment, data: DataSet, teacher: Teacher) -> str
     if not isinstance(split, MemorySplit | DenseMemorySplit):
         return None
     images = [split.images] if isinstance(split, MemorySplit) else [split.images, split.rows]
-    content = {
+    bank = view_bank(experiment, data)
+    content: dict[str, Any] = {
         "teacher": settings.model_dump(mode="json", include={"name", "stem", "input_size", "arguments"}),
         "weights": _digest(list(teacher.module.state_dict().values())),
         "images": _digest(images),
@@ -121,6 +183,8 @@ def outputs_name(experiment: Experiment, data: DataSet, teacher: Teacher) -> str
         "versions": [__version__, metadata.version("torch")],
         "code": sorted(module.__name__ for module in loaded_modules()),  # their names hold a digest of the files
     }
+    if bank is not None:
+        content["views"] = [bank.views, bank.augmentation.model_dump(mode="json"), bank.seed]
     return f"outputs-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -138,10 +202,10 @@ def read_outputs(path: Path, experiment: Experiment, data: DataSet) -> TeacherOu
         tensors = {} if content is None else load(content)
     except (OSError, SafetensorError):
         return None
-    classes = tasks.find(experiment.task).shape(data)[0]
-    if classes is None or "values" not in tensors or len(tensors["values"]) != len(data.train):
+    classes, bank = tasks.find(experiment.task).shape(data)[0], view_bank(experiment, data)
+    if classes is None or "values" not in tensors or len(tensors["values"]) != _rows(data, bank):
         return None
-    return TeacherOutputs(outputs=classes, **tensors)
+    return TeacherOutputs(outputs=classes, bank=bank, **tensors)
 
 
 def _size(experiment: Experiment, data: DataSet) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from kdsearch.training.teaching import (
     keeps_outputs,
     outputs_name,
     read_outputs,
+    view_bank,
     write_outputs,
 )
 from kdsearch.training.trainer import default_device
@@ -83,7 +84,9 @@ def kept_outputs(
     found = None if path is None else _read(path, experiment, data, remote)
     if found is not None:
         return found
-    announce(f"asking the teacher once for each of {len(data.train):,} training images")
+    bank = view_bank(experiment, data)
+    views = "" if bank is None else f"{bank.views:,} views of "
+    announce(f"asking the teacher once for each of {views}{len(data.train):,} training images")
     resources = experiment.resources
     if resources.gpus:
         task: Any = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus)(_outputs)

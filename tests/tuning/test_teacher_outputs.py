@@ -17,6 +17,7 @@ from kdsearch import data as data_sets
 from kdsearch import models
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit
+from kdsearch.data.views import Views
 from kdsearch.errors import InvalidSetting
 from kdsearch.experiment import Experiment
 from kdsearch.results import Results
@@ -153,6 +154,26 @@ def test_with_random_views_the_teacher_is_shown_each_batch_of_each_epoch(tmp_pat
         trainer.epoch()
     shown = len((tmp_path / "shown").read_text().split()) - before
     assert shown == 2 * 2 * trainer.batches.steps * trainer.batches.batch_size
+
+
+def test_with_a_bank_of_views_the_teacher_is_shown_each_view_once_for_all_trials(tmp_path: Path) -> None:
+    made = Experiment(**sections(tmp_path, augmentation={"crop": 2}, teacher={"cache_views": 3}))
+    data = data_sets.load(made.data)
+    told: list[str] = []
+    objectives = prepared(made, data, tmp_path, told.append)
+    assert told == [f"asking the teacher once for each of 3 views of {len(data.train)} training images"]
+    for trainer in (objectives.trainer({"temperature": temperature}) for temperature in (1.0, 4.0)):
+        trainer.epoch()
+        trainer.epoch()
+    assert objectives.taught is not None
+    bank = objectives.taught.bank
+    assert bank is not None
+    assert isinstance(data.train, MemorySplit)
+    views = Views(data, bank.augmentation, data.size, torch.device("cpu"))
+    every = views.of(data.train.images.repeat_interleave(3, 0), bank.draw(views, len(data.train)))
+    expected = Counter(hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in every)
+    shown = Counter((tmp_path / "shown").read_text().split())
+    assert {view: shown[view] for view in expected} == expected  # beside them it is shown probes as it is built
 
 
 def test_the_table_is_kept_beside_the_teachers_and_computed_anew_when_it_is_damaged(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from kdsearch.data.draws import ViewDraws, draw_views, view_draws
 from kdsearch.data.partners import Partners
 from kdsearch.data.preprocessing import normalise_, to_unit
 from kdsearch.data.randomness import stream, torch_seed
-from kdsearch.data.teacher_outputs import fixed_views
 from kdsearch.errors import BadData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ class DenseBatches:
         self._partners = Partners(split.targets.numpy()) if batching.partners else None
         if self._partners is not None:
             self._has_partner = torch.from_numpy(~self._partners.alone).to(device)
-        known = batching.taught if fixed_views(batching.augmentation) else None
-        self._taught = None if known is None else known.on(device)
+        known = batching.taught
+        self._taught = known.on(device) if known is not None and known.fits(batching.augmentation) else None
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The `steps` batches of epoch `number`, from 0."""
