@@ -12,7 +12,7 @@ from kdsearch.results.documents import read_json
 from kdsearch.results.export import METRICS, write_export
 from kdsearch.students import refuse_several
 from kdsearch.training.outcome import outcome
-from kdsearch.training.teacher import load_teacher, train_teacher
+from kdsearch.training.teacher import is_trained, load_teacher, train_teacher
 from kdsearch.training.teaching import compute_outputs, keeps_outputs
 from kdsearch.training.trainer import Trainer, default_device
 
@@ -67,7 +67,7 @@ def _teacher_folder(
 ) -> Path | None:
     """Where a teacher that came without weights was trained to; None when none was needed."""
     settings = experiment.teacher
-    if not experiment.method_class.needs_teacher or settings is None or settings.weights is not None:
+    if not experiment.method_class.needs_teacher or settings is None or is_trained(settings):
         return None
     trained = folder.with_name(f".{folder.name}.{TEACHER}")
     if not (trained / METRICS).is_file():

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from kdsearch import methods, models, tasks
 from kdsearch.experiment import Experiment
+from kdsearch.models import exported
 from kdsearch.results.export import write_export
 from kdsearch.settings import NetworkSettings
 from kdsearch.training.outcome import outcome
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.methods import base
     from kdsearch.objective import Report
+    from kdsearch.settings import TeacherSettings
 
 
 class Teacher:
@@ -83,6 +85,11 @@ class LateTeacher:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self._teacher(images)
+
+
+def is_trained(settings: TeacherSettings) -> bool:
+    """Whether a teacher has weights: its own, or those of the export whose folder its name is. Raises BadWeights."""
+    return exported.resolve(settings).weights is not None
 
 
 def load_teacher(experiment: Experiment, data: DataSet, device: torch.device | None = None) -> Teacher:

@@ -13,7 +13,7 @@ import torch
 
 from kdsearch.files import write_atomic
 from kdsearch.results.export import METRICS
-from kdsearch.training.teacher import fingerprint, load_teacher, train_teacher
+from kdsearch.training.teacher import fingerprint, is_trained, load_teacher, train_teacher
 from kdsearch.training.teaching import (
     compute_outputs,
     keeps_outputs,
@@ -127,7 +127,7 @@ def with_trained_teacher(
 ) -> Experiment:
     """The experiment with weights for its teacher: trained on the pool where none were given and none are cached."""
     teacher = experiment.teacher
-    if teacher is None or teacher.weights is not None:
+    if teacher is None or is_trained(teacher):
         return experiment
     name = f"{TEACHERS}/{fingerprint(experiment)}"
     folder = (storage / name).resolve()

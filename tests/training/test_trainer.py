@@ -126,6 +126,18 @@ def test_a_method_with_a_teacher_trains_it_first_and_exports_it_beside(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_a_teacher_that_is_an_earlier_export_is_taken_as_it_is(tmp_path: Path) -> None:
+    train_student(experiment("ce"), tmp_path / "earlier")
+    before = (tmp_path / "earlier" / "student.safetensors").read_bytes()
+    told: list[str] = []
+    made = experiment("kd", teacher=str(tmp_path / "earlier"))
+    train_student(made, tmp_path / "out", lambda what, report, epochs: told.append(what))
+    assert set(told) == {"resnet8"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier", "out"]
+    assert not (tmp_path / "out" / "teacher").exists()
+    assert (tmp_path / "earlier" / "student.safetensors").read_bytes() == before
+
+
 def test_training_imports_neither_torchs_compiler_nor_what_the_experiment_does_not_use() -> None:
     """Each of these takes seconds, in every process of a search."""
     script = (

@@ -206,6 +206,24 @@ def test_a_storage_that_cannot_be_written_costs_the_next_start_and_not_this_sear
     assert prepared(made, data, tmp_path).taught is not None
 
 
+def test_the_folder_of_an_export_is_a_teacher_that_is_trained(tmp_path: Path) -> None:
+    """It answers as it did; trained on, it would be another."""
+    from kdsearch.training.single import train_student
+
+    fixed = {"data": {"name": "digits", "label_fraction": 0.2}, "training": {"epochs": 2}}
+    train_student(Experiment(method="ce", student="resnet8", search={"grace_period": 1}, **fixed), tmp_path / "earlier")
+    told: list[str] = []
+    made = Experiment(method="kd", teacher=str(tmp_path / "earlier"), search={"grace_period": 1}, **fixed)
+    data = data_sets.load(made.data)
+    objectives = prepared(made, data, tmp_path, told.append)
+    assert told == [f"asking the teacher once for each of {len(data.train)} training images"]
+    network = models.build(NetworkSettings(name=str(tmp_path / "earlier")), outputs=10, channels=1, size=(8, 8)).eval()
+    assert objectives.taught is not None
+    with torch.no_grad():
+        answers = network(preprocess(data.train.images, data.mean, data.std, None))  # type: ignore[attr-defined]
+    torch.testing.assert_close(objectives.taught.values, answers, rtol=1e-4, atol=1e-5)
+
+
 def test_a_mistake_in_what_to_keep_is_told_before_a_teacher_is_trained(tmp_path: Path) -> None:
     made = Experiment(**sections(tmp_path, teacher={"weights": None, "cache_top_k": 10}))
     with pytest.raises(InvalidSetting, match=r"teacher\.cache_top_k = 10: must be below"):
