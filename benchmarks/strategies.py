@@ -8,7 +8,7 @@ from typing import Any
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from rivals import BestTenth, OptunaStudy, StockRay
 from strategy import GRACE, REDUCTION, Strategy
-from variants import Ahead, Foreseeing, Growing, Ours, Promoting, Sprinkled
+from variants import Ahead, Foreseeing, Growing, Ours, Promoting, Sprinkled, Unseen
 from workloads import EPOCHS
 
 from kdsearch.experiment import Experiment
@@ -26,6 +26,7 @@ def _alone(of: Callable[..., Strategy] = Ours, **changed: Any) -> Callable[[Expe
 
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch": _kdsearch(),
+    "kdsearch, published setting kept from the sampler": _kdsearch(Unseen),
     "kdsearch, one schedule": _kdsearch(restarts=False),
     "kdsearch, one schedule, first rung at a third": _kdsearch(restarts=False, grace_period=9),
     "search alone": _alone(),
@@ -44,6 +45,7 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "search alone, asked ahead": _alone(Ahead),
     "search alone, a fourth at random": _alone(Sprinkled),
     "search alone, a fourth at random, raw weights": _alone(Sprinkled, shows="raw"),
+    "search alone, half at random": _alone(Sprinkled, each=2),
     "search alone, random": _alone(sampler="random"),
     "search alone, CMA-ES": _alone(sampler="cmaes"),
     "search alone, GP": _alone(sampler="gp"),

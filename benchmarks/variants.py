@@ -60,6 +60,13 @@ class Ours:
         self._sampler.tell_end(number, TrialState.COMPLETE if complete else TrialState.PRUNED, value)
 
 
+class Unseen(Ours):
+    """kdsearch whose sampler is not told of the published setting and the control."""
+
+    def ask(self, number: int) -> Setting:
+        return self._planned[number] if number < len(self._planned) else self._sampler.ask(number)
+
+
 class Ahead(Ours):
     """kdsearch that asks for the setting of a trial when the one before it begins, not when a slot falls free."""
 
@@ -77,14 +84,13 @@ class Sprinkled(Ours):
     """kdsearch that draws each fourth setting at random, as BOHB does with each third (Falkner et al. 2018, arXiv
     1807.01774): the sampler cannot stay where it was lucky."""
 
-    EACH = 4
-
-    def __init__(self, experiment: Experiment, seed: int, **search: Any) -> None:
+    def __init__(self, experiment: Experiment, seed: int, *, each: int = 4, **search: Any) -> None:
         super().__init__(experiment, seed, **search)
+        self._each = each
         self._random = Ours(experiment, seed, sampler="random", planned=False)
 
     def ask(self, number: int) -> Setting:
-        if number < len(self._planned) or number % self.EACH:
+        if number < len(self._planned) or number % self._each:
             return super().ask(number)
         setting = self._random.ask(number)
         self._sampler.add(number, dict(setting))
