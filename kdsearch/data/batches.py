@@ -9,7 +9,7 @@ import torch
 
 from kdsearch.data.augmentation import mix, mix_targets
 from kdsearch.data.base import Batch
-from kdsearch.data.draws import draw_mix, mix_draws
+from kdsearch.data.draws import draw_mix, mix_draws, view_draws
 from kdsearch.data.partners import Partners
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.randomness import stream, torch_seed
@@ -101,7 +101,7 @@ class Batches:
             drawn = self._views.draw(2 * samples, random)[:, : len(images)]
         else:
             drawn = self._banked[:, rows]
-        views = self._views.of(images.to(self._device, non_blocking=True), drawn)
+        views = self._views.of(images.to(self._device, non_blocking=True), view_draws(drawn, self._device))
         index = index.to(self._device, non_blocking=True)
         targets = self._one_hot.index_select(0, self._targets[index])
         if self._mixes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdsearch.data.augmentation import color_jitter_, crop_and_flip, cutout_
-from kdsearch.data.draws import draw_views, view_draws
+from kdsearch.data.draws import draw_views
 from kdsearch.data.preprocessing import normalise_, resize, to_unit
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kdsearch.data.base import DataSet
+    from kdsearch.data.draws import ViewDraws
     from kdsearch.settings import AugmentationSettings
 
 
@@ -34,7 +35,6 @@ class Views:
         self._augmentation = augmentation
         self._size = size
         self._cutout = round((augmentation.cutout or 0) * min(size) / min(data.size))
-        self._device = device
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device) for values in (data.mean, data.std)
         )
@@ -43,10 +43,9 @@ class Views:
         """What chance decides about so many views: a column of [10, V] is one."""
         return draw_views(self._augmentation, self._size, self._cutout, views, random)
 
-    def of(self, images: torch.Tensor, drawn: NDArray[np.float32]) -> torch.Tensor:
-        """uint8 [V, C, H, W] on the device, what was drawn [10, V] → normalised float [V, C, *size]."""
+    def of(self, images: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
+        """uint8 [V, C, H, W] on the device → normalised float [V, C, *size]."""
         settings = self._augmentation
-        draws = view_draws(drawn, self._device)
         if settings.crop or settings.flip:
             images = crop_and_flip(images, draws.top, draws.left, draws.flip, settings.crop or 0)
         views = to_unit(images)

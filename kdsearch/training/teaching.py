@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,13 @@ from kdsearch import __version__, files, tasks
 from kdsearch import data as data_sets
 from kdsearch.data.base import IN_MEMORY_BYTES
 from kdsearch.data.dense.splits import DenseMemorySplit
-from kdsearch.data.preprocessing import preprocess
+from kdsearch.data.draws import view_draws
 from kdsearch.data.splits import MemorySplit, resident
 from kdsearch.data.teacher_outputs import TeacherOutputs, fixed_views
 from kdsearch.data.view_bank import ViewBank
 from kdsearch.data.views import Views
 from kdsearch.errors import InvalidSetting
+from kdsearch.settings import AugmentationSettings
 from kdsearch.training.layout import memory_format
 from kdsearch.training.randomness import seeded
 from kdsearch.user_code import loaded_modules
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from kdsearch.data.base import DataSet
     from kdsearch.experiment import Experiment
     from kdsearch.methods.base import Teacher
-    from kdsearch.settings import AugmentationSettings
 
-Shown = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""uint8 images, and the rows that their outputs will have → what the teacher is shown."""
+AS_THEY_ARE = ViewBank(1, AugmentationSettings(), seed=0)
+"""Images that are never augmented: one view of each, which nothing is drawn for."""
 
 
 def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
@@ -61,7 +60,7 @@ def keeps_outputs(experiment: Experiment, data: DataSet) -> bool:
     bank = view_bank(experiment, data)
     if settings.cache == "off" or not task.whole_images:
         return False
-    small = _nbytes(experiment, data) * (1 if bank is None else bank.views) < IN_MEMORY_BYTES
+    small = _nbytes(experiment, data, bank) < IN_MEMORY_BYTES
     if bank is not None and not small:
         why = f"outputs for so many views of {len(data.train):,} images take more than 4 GiB: take fewer views"
         raise InvalidSetting("teacher.cache_views", bank.views, why)
@@ -76,12 +75,13 @@ def view_bank(experiment: Experiment, data: DataSet) -> ViewBank | None:
     settings = experiment.teacher
     if settings is None or settings.cache_views is None or not experiment.needs_teacher:
         return None
-    augmentation, *others = _augmentations(experiment, data)
-    if any(map(fixed_views, (augmentation, *others))):
+    augmentations = _augmentations(experiment, data)
+    if any(map(fixed_views, augmentations)):
         return None  # there is one view of each image
     if experiment.task != "classification":
         why = f"views are kept for classification alone, not for {experiment.task}: leave it out"
         raise InvalidSetting("teacher.cache_views", settings.cache_views, why)
+    augmentation = augmentations[0]
     if augmentation.cutmix or augmentation.mixup:
         why = "cutmix and mixup make an image of two, which is no view of either: set them to 0 or leave this out"
         raise InvalidSetting("teacher.cache_views", settings.cache_views, why)
@@ -96,8 +96,8 @@ def _augmentations(experiment: Experiment, data: DataSet) -> list[AugmentationSe
     ]
 
 
-def _nbytes(experiment: Experiment, data: DataSet) -> float:
-    """What the outputs for one view of each image would take; infinite where their length is not known."""
+def _nbytes(experiment: Experiment, data: DataSet, bank: ViewBank | None) -> float:
+    """What the outputs would take; infinite where their length is not known."""
     settings, shape = experiment.teacher, tasks.find(experiment.task).shape(data)
     assert settings is not None
     known = [length for length in shape if length is not None]
@@ -105,7 +105,7 @@ def _nbytes(experiment: Experiment, data: DataSet) -> float:
         return math.inf
     each, positions = 4 if settings.cache_dtype == "float32" else 2, math.prod(known[1:])
     kept = known[0] * each if settings.cache_top_k is None else settings.cache_top_k * (each + 4) + each
-    return len(data.train) * positions * kept
+    return _rows(data, bank) * positions * kept
 
 
 @torch.no_grad()
@@ -121,13 +121,15 @@ def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, dev
     size = tasks.find(experiment.task).input_size(student, experiment.student, data)
     layout = memory_format(experiment.training, device, student)
     bank = view_bank(experiment, data)
-    shown = _as_they_are(data, size, device) if bank is None else _of_bank(bank, data, size, device)
-    order = torch.split(torch.arange(_rows(data, bank)), experiment.training.batch_size)
-    images_of = (rows if bank is None else rows // bank.views for rows in order)
+    asked = AS_THEY_ARE if bank is None else bank
+    views = Views(data, asked.augmentation, size or data.size, device)
+    drawn = asked.draw(views, len(data.train))
+    order = torch.split(torch.arange(drawn.shape[1]), experiment.training.batch_size)
+    images_of = (rows // asked.views for rows in order)
     parts = []
     for rows, images in zip(order, resident(data.train, device).fetch(images_of), strict=True):
-        views = shown(images.to(device, non_blocking=True), rows)
-        logits = teacher(views.contiguous(memory_format=layout)).cpu()
+        shown = views.of(images.to(device, non_blocking=True), view_draws(drawn[:, rows.numpy()], device))
+        logits = teacher(shown.contiguous(memory_format=layout)).cpu()
         parts.append(TeacherOutputs.of(logits, settings.cache_dtype, settings.cache_top_k))
     return replace(TeacherOutputs.joined(parts), bank=bank)
 
@@ -135,17 +137,6 @@ def compute_outputs(experiment: Experiment, data: DataSet, teacher: Teacher, dev
 def _rows(data: DataSet, bank: ViewBank | None) -> int:
     """How many outputs there are."""
     return len(data.train) * (1 if bank is None else bank.views)
-
-
-def _as_they_are(data: DataSet, size: tuple[int, int] | None, device: torch.device) -> Shown:
-    mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
-    return lambda images, _: preprocess(images, mean, std, size)
-
-
-def _of_bank(bank: ViewBank, data: DataSet, size: tuple[int, int] | None, device: torch.device) -> Shown:
-    views = Views(data, bank.augmentation, size or data.size, device)
-    drawn = bank.draw(views, len(data.train))
-    return lambda images, rows: views.of(images, drawn[:, rows.numpy()])
 
 
 def blank_outputs(experiment: Experiment, data: DataSet) -> TeacherOutputs:

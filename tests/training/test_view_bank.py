@@ -11,6 +11,7 @@ import torch
 
 from kdsearch.data import Batching, DataSet, load, resolve
 from kdsearch.data.batches import Batches
+from kdsearch.data.draws import view_draws
 from kdsearch.data.view_bank import ViewBank
 from kdsearch.data.views import Views
 from kdsearch.errors import InvalidSetting, UserError
@@ -131,7 +132,7 @@ def test_partners_too_are_views_of_the_bank(digits: DataSet, outputs: TeacherOut
     assert drawn is not None
     every = torch.arange(len(digits.train)).repeat_interleave(VIEWS)
     (images,) = digits.train.fetch([every])
-    bank = {view.numpy().tobytes() for view in views.of(images, drawn)}
+    bank = {view.numpy().tobytes() for view in views.of(images, view_draws(drawn, CPU))}
     for batch in paired.epoch(0):
         assert batch.partners is not None
         assert {image.numpy().tobytes() for image in (*batch.images, *batch.partners)} <= bank

@@ -15,6 +15,7 @@ import torch
 
 from kdsearch import data as data_sets
 from kdsearch import models
+from kdsearch.data.draws import view_draws
 from kdsearch.data.preprocessing import preprocess
 from kdsearch.data.splits import MemorySplit
 from kdsearch.data.views import Views
@@ -170,7 +171,8 @@ def test_with_a_bank_of_views_the_teacher_is_shown_each_view_once_for_all_trials
     assert bank is not None
     assert isinstance(data.train, MemorySplit)
     views = Views(data, bank.augmentation, data.size, torch.device("cpu"))
-    every = views.of(data.train.images.repeat_interleave(3, 0), bank.draw(views, len(data.train)))
+    drawn = view_draws(bank.draw(views, len(data.train)), torch.device("cpu"))
+    every = views.of(data.train.images.repeat_interleave(3, 0), drawn)
     expected = Counter(hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in every)
     shown = Counter((tmp_path / "shown").read_text().split())
     assert {view: shown[view] for view in expected} == expected  # beside them it is shown probes as it is built

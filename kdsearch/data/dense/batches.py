@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from kdsearch.data.augmentation import color_jitter_, crop_and_flip
 from kdsearch.data.base import Batch
 from kdsearch.data.dense.splits import DenseMemorySplit, DenseSplit
-from kdsearch.data.draws import ViewDraws, draw_views, view_draws
+from kdsearch.data.draws import ViewDraws, view_draws
 from kdsearch.data.partners import Partners
-from kdsearch.data.preprocessing import normalise_, to_unit
 from kdsearch.data.randomness import stream, torch_seed
+from kdsearch.data.views import Views
 from kdsearch.errors import BadData, InvalidSetting
 
 if TYPE_CHECKING:
@@ -62,11 +61,8 @@ class DenseBatches:
         self._augmentation = batching.augmentation
         self._seed = batching.seed
         self._device = device
-        self._size = data.size
         self._memory_format = batching.memory_format
-        self._mean, self._std = (
-            torch.tensor(values, dtype=torch.float32, device=device) for values in (data.mean, data.std)
-        )
+        self._views = Views(data, batching.augmentation, data.size, device)
         self._partners = Partners(split.targets.numpy()) if batching.partners else None
         if self._partners is not None:
             self._has_partner = torch.from_numpy(~self._partners.alone).to(device)
@@ -94,7 +90,7 @@ class DenseBatches:
     def _batch(self, images: torch.Tensor, truths: torch.Tensor, index: torch.Tensor, when: tuple[int, int]) -> Batch:
         random = stream(self._seed, "augmentation", *when)
         samples = self.batch_size
-        drawn = draw_views(self._augmentation, self._size, 0, 2 * samples, random)
+        drawn = self._views.draw(2 * samples, random)
         draws = view_draws(drawn[:, : len(images)], self._device)
         images, truths = (tensor.to(self._device, non_blocking=True) for tensor in (images, truths))
         views, targets = self._augment(images, truths, draws)
@@ -111,12 +107,8 @@ class DenseBatches:
         """uint8 [V, C, H, W] and truths → normalised float [V, C, H, W] and moved truths."""
         settings = self._augmentation
         if settings.crop or settings.flip:
-            images = crop_and_flip(images, draws.top, draws.left, draws.flip, settings.crop or 0)
             truths = self._move(truths, draws, settings.crop or 0)
-        views = to_unit(images)
-        if settings.color_jitter:
-            views = color_jitter_(views, draws.brightness, draws.contrast, draws.saturation)
-        return normalise_(views, self._mean, self._std).contiguous(memory_format=self._memory_format), truths
+        return self._views.of(images, draws).contiguous(memory_format=self._memory_format), truths
 
 
 def _check(augmentation: AugmentationSettings, data: DataSet) -> None:
