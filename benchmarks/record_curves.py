@@ -113,19 +113,15 @@ def curves(
     looked_at: tuple[int, ...],
 ) -> dict[str, list[int]]:
     """Of a training of so many epochs: how many images were right after those that are looked at."""
+    from sparse import Sparse
+
     from kdsearch.errors import Diverged
-    from kdsearch.training.trainer import Trainer
-
-    class Sparse(Trainer):
-        """A Trainer that validates now and then."""
-
-        def validate(self) -> tuple[float, dict[str, float]]:
-            return super().validate() if self.epochs_done + 1 in looked_at else (0.0, {})
 
     experiment, data, teacher = loaded(name, storage)
     training = experiment.training.model_copy(update={"epochs": epochs})
     experiment = experiment.model_copy(update={"training": training})
     trainer = Sparse(experiment, hyperparameters, seed=seed, data=data, teacher=teacher)
+    trainer.looked_at = looked_at
     try:
         while not trainer.finished:
             trainer.epoch()

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from rivals import BestTenth, OptunaStudy, StockRay
 from strategy import GRACE, REDUCTION, Strategy
-from variants import Ahead, Foreseeing, Growing, Ours, Promoting, Sprinkled, Unseen
+from variants import Ahead, Foreseeing, Growing, Ours, Promoting, Told
 from workloads import EPOCHS
 
 from kdsearch.experiment import Experiment
@@ -26,15 +26,13 @@ def _alone(of: Callable[..., Strategy] = Ours, **changed: Any) -> Callable[[Expe
 
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch": _kdsearch(),
-    "kdsearch, published setting kept from the sampler": _kdsearch(Unseen),
+    "kdsearch, sampler told of the published setting": _kdsearch(Told),
+    "kdsearch, the same and none at random": _kdsearch(Told, random_fraction=0),
     "kdsearch, one schedule": _kdsearch(restarts=False),
     "kdsearch, one schedule, first rung at a third": _kdsearch(restarts=False, grace_period=9),
     "search alone": _alone(),
     "search alone, one schedule": _alone(restarts=False),
     "search alone, one schedule, first rung at a third": _alone(restarts=False, grace_period=9),
-    "search alone, one schedule, first rung at a third, a fourth at random": _alone(
-        Sprinkled, restarts=False, grace_period=9
-    ),
     "search alone, one schedule, promoting": _alone(Promoting, restarts=False),
     "search alone, promoting": _alone(Promoting),
     "search alone, raw weights": _alone(shows="raw"),
@@ -43,10 +41,10 @@ STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "search alone, first rung at a third": _alone(grace_period=9),
     "search alone, growing budget": _alone(Growing),
     "search alone, asked ahead": _alone(Ahead),
-    "search alone, a fourth at random": _alone(Sprinkled),
-    "search alone, a fourth at random, raw weights": _alone(Sprinkled, shows="raw"),
-    "search alone, half at random": _alone(Sprinkled, each=2),
-    "search alone, random": _alone(sampler="random"),
+    "search alone, none at random": _alone(random_fraction=0),
+    "search alone, a third at random": _alone(random_fraction=1 / 3),
+    "search alone, half at random": _alone(random_fraction=0.5),
+    "search alone, all at random": _alone(sampler="random"),
     "search alone, CMA-ES": _alone(sampler="cmaes"),
     "search alone, GP": _alone(sampler="gp"),
     "search alone, foreseen ends": _alone(Foreseeing),

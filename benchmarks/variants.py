@@ -47,10 +47,7 @@ class Ours:
             self._pruner = ASHA(self._rungs, settings.reduction_factor, "max")
 
     def ask(self, number: int) -> Setting:
-        if number >= len(self._planned):
-            return self._sampler.ask(number)
-        self._sampler.add(number, self._planned[number])
-        return self._planned[number]
+        return self._planned[number] if number < len(self._planned) else self._sampler.ask(number)
 
     def told(self, number: int, epoch: int, value: float) -> bool:
         self._sampler.tell_value(number, epoch, value)
@@ -60,11 +57,14 @@ class Ours:
         self._sampler.tell_end(number, TrialState.COMPLETE if complete else TrialState.PRUNED, value)
 
 
-class Unseen(Ours):
-    """kdsearch whose sampler is not told of the published setting and the control."""
+class Told(Ours):
+    """kdsearch whose sampler is told of the published setting and the control as of any other."""
 
     def ask(self, number: int) -> Setting:
-        return self._planned[number] if number < len(self._planned) else self._sampler.ask(number)
+        setting = super().ask(number)
+        if number < len(self._planned):
+            self._sampler.add(number, setting)
+        return setting
 
 
 class Ahead(Ours):
@@ -77,23 +77,6 @@ class Ahead(Ours):
     def ask(self, number: int) -> Setting:
         setting = super().ask(number) if self._next is None else self._next
         self._next = super().ask(number + 1) if number + 1 >= len(self._planned) else None
-        return setting
-
-
-class Sprinkled(Ours):
-    """kdsearch that draws each fourth setting at random, as BOHB does with each third (Falkner et al. 2018, arXiv
-    1807.01774): the sampler cannot stay where it was lucky."""
-
-    def __init__(self, experiment: Experiment, seed: int, *, each: int = 4, **search: Any) -> None:
-        super().__init__(experiment, seed, **search)
-        self._each = each
-        self._random = Ours(experiment, seed, sampler="random", planned=False)
-
-    def ask(self, number: int) -> Setting:
-        if number < len(self._planned) or number % self._each:
-            return super().ask(number)
-        setting = self._random.ask(number)
-        self._sampler.add(number, dict(setting))
         return setting
 
 

@@ -42,6 +42,9 @@ class SearchSettings(Settings):
     """Seconds of epochs, summed over all trials, after which the search ends: training with the teacher's passes, and
     validation. Unlike `time` it stands still while nothing is trained, and goes on counting in a resumed search."""
     sampler: Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"] = "tpe"
+    random_fraction: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of the settings that are drawn at random where the sampler learns from trials (tpe, gp, cmaes), so that it
+    cannot stay where it was lucky (BOHB, Falkner et al. 2018, section 3.2, draws a third)."""
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     grace_period: Annotated[int, Field(ge=1)] = 3
     """Epochs of the first rung."""
@@ -65,10 +68,14 @@ class SearchSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A search that confirms nothing and begins nothing anew reads as it did before there were such keys: chains
-        and comparisons that were begun then go on."""
+        """A search that confirms nothing, begins nothing anew and draws as many at random as others reads as it did
+        before there were such keys: chains and comparisons that were begun then go on."""
         content: dict[str, Any] = handler(self)
-        unasked = {"confirm": self.confirm is None, "restarts": not self.restarts}
+        unasked = {
+            "confirm": self.confirm is None,
+            "restarts": not self.restarts,
+            "random_fraction": self.random_fraction == SearchSettings.model_fields["random_fraction"].default,
+        }
         return {key: value for key, value in content.items() if not unasked.get(key, False)}
 
     def stages(self, epochs: int) -> list[int]:

@@ -17,7 +17,7 @@ from kdsearch.tuning.failures import Failures, common, larger_share
 from kdsearch.tuning.pruner import make_pruner
 from kdsearch.tuning.sampler import Sampler
 from kdsearch.tuning.spending import Spending
-from kdsearch.tuning.trials import LiveTrial
+from kdsearch.tuning.trials import PROTECTED, LiveTrial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ class Ledger:
             trial = LiveTrial(stored.number, role, hyperparameters, stored._trial_id, dict(stored.intermediate_values))
             trial.gpus = attributes.get("gpus", self.gpus_per_trial)
             self.trials.append(trial)
-            if role != "control":
+            if not trial.protected:
                 self._sampler.add(trial.number, hyperparameters)
             for epoch, value in sorted(trial.values.items()):
                 self._sampler.tell_value(trial.number, epoch, value)
@@ -121,7 +121,7 @@ class Ledger:
         number = len(self.trials)
         if number < len(self._agenda.planned):
             role, hyperparameters = self._agenda.planned[number]
-            if role != "control":
+            if role not in PROTECTED:
                 self._sampler.add(number, hyperparameters)
         else:
             if self._agenda.begins_phase(number) and self._open:

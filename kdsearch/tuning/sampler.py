@@ -1,8 +1,8 @@
 """What the sampler sees: an Optuna study in memory, apart from the record.
 
 The record on disk tells a person what happened. A sampler wants something else of the same trials: every parameter
-in each of them, a value for those that were stopped, nothing of the scratch control, whose setting lies outside the
-space. So it gets a study of its own.
+in each of them, a value for those that were stopped, nothing of those that run to the end whatever they are worth
+(published setting and control), as ended trials count for more than stopped ones. So it gets a study of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Samplers that model values and leave PRUNED trials out: they are told the value at the rung as if it were final.
 VALUE_MODELLING = {"gp", "cmaes"}
+LEARNING = {"tpe", *VALUE_MODELLING}
+"""Samplers that choose by how earlier trials fared."""
 
 
 class Sampler:
@@ -90,7 +92,10 @@ class Sampler:
         """A sampler seeded from (run seed, trial number): a journal holds no generator state to go on from."""
         seed = (self._seed * 1_000_003 + number) % 2**31
         samplers = optuna.samplers
-        match self._experiment.search.sampler:
+        search = self._experiment.search
+        if search.sampler in LEARNING and _falls_due(number, search.random_fraction):
+            return samplers.RandomSampler(seed=seed)
+        match search.sampler:
             case "tpe":
                 conditional = METHOD in wanted  # parameters that occur together are modelled together
                 made = samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
@@ -109,3 +114,9 @@ class Sampler:
                 )
             case "grid":
                 return samplers.GridSampler(grid(wanted), seed=self._seed)
+
+
+def _falls_due(number: int, fraction: float) -> bool:
+    """Whether this one, counted from 0, is among the evenly spaced that make up the fraction: known from the number
+    alone, so that a resumed search draws the same ones at random."""
+    return int((number + 1) * fraction) > int(number * fraction)

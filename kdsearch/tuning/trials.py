@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kdsearch.settings import Scalar
 
 
+PROTECTED = ("paper", "control")
+"""Roles of trials that run to the full budget whatever the pruner says: every search reports the gain over these."""
+
+
 @dataclass
 class LiveTrial:
     """What the driver knows of a trial."""
@@ -41,8 +45,9 @@ class LiveTrial:
 
     @property
     def protected(self) -> bool:
-        """Whether it runs to the full budget whatever the pruner says: every search reports the gain over these."""
-        return self.role in ("paper", "control")
+        """Whether it runs to the full budget whatever it is worth, which is why the sampler is not told of it: one
+        that models values by how far a trial came takes it for good (benchmarks/README, Search cost)."""
+        return self.role in PROTECTED
 
     @property
     def seconds(self) -> float:
@@ -79,7 +84,7 @@ def memories(earlier: Results, experiment: Experiment) -> list[Memory]:
             final=trial.best if trial.state == "COMPLETE" else trial.last,
         )
         for trial in earlier.trials
-        if trial.state in ("COMPLETE", "PRUNED") and trial.role != "control" and trial.curve
+        if trial.state in ("COMPLETE", "PRUNED") and trial.role not in PROTECTED and trial.curve
         if (setting := _translated(trial.hyperparameters, earlier.experiment.get("method"), experiment)) is not None
         if (setting := _of_its_students(setting, earlier.experiment, experiment)) is not None
     ]

@@ -122,6 +122,35 @@ def test_the_same_seed_asks_for_the_same_settings(sampler: str, tmp_path: Path) 
     assert all(1 <= temperature <= 20 for temperature in temperatures)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_each_fourth_setting_of_a_sampler_that_learns_is_drawn_at_random(sampler: str, tmp_path: Path) -> None:
+    """Those are what a search at random asks at the same number: they depend on seed and number, not on the trials."""
+    asked = {}
+    for fraction in (0.0, 0.25, 1.0):
+        (tmp_path / f"{fraction}").mkdir()
+        search = {"trials": 24, "scheduler": "none", "sampler": sampler, "random_fraction": fraction}
+        ledger = ledger_of(experiment(search=search), tmp_path / f"{fraction}")
+        run_all(ledger, rising)
+        asked[fraction] = [trial.hyperparameters for trial in ledger.trials]
+    learnt = range(14, 24)  # TPE draws its own first ten at random, of another generator
+    assert [number for number in learnt if asked[0.25][number] == asked[1.0][number]] == [15, 19, 23]
+    assert [number for number in learnt if asked[0.0][number] == asked[1.0][number]] == []
+
+
+def test_the_sampler_is_not_told_of_trials_that_run_to_the_end_whatever_they_are_worth(tmp_path: Path) -> None:
+    """Live and resumed: TPE ranks what came to the end above all that was stopped."""
+    made = experiment(search={"trials": 8, "grace_period": 1})
+    ledger = ledger_of(made, tmp_path, tries=[{"temperature": 7.5}])
+    run_all(ledger, rising)
+    resumed = ledger_of(made, tmp_path, resume=True, tries=[{"temperature": 7.5}])
+    resumed.restore()
+    searched = [trial.hyperparameters["temperature"] for trial in ledger.trials if not trial.protected]
+    assert len(searched) == 6
+    assert searched[0] == 7.5
+    for one in (ledger, resumed):
+        assert [trial.params["temperature"] for trial in one._sampler._study.trials] == searched
+
+
 def test_a_grid_is_walked_once_and_then_the_search_ends(tmp_path: Path) -> None:
     space = {"temperature": {"choices": [1.0, 2.0, 4.0]}, "alpha": {"low": 0.1, "high": 0.9, "step": 0.4}}
     search = {"trials": 50, "sampler": "grid", "grace_period": 1, "scheduler": "none"}
@@ -425,7 +454,7 @@ def test_a_warm_start_draws_the_sampler_to_what_was_good_elsewhere(tmp_path: Pat
     distances = []
     for name, memories in (("cold", []), ("warm", remembered)):
         (tmp_path / name).mkdir()
-        search = {"trials": 12, "scheduler": "none"}
+        search = {"trials": 12, "scheduler": "none", "random_fraction": 0}
         ledger = ledger_of(experiment(search=search), tmp_path / name)
         ledger.learn(memories)  # type: ignore[arg-type]
         run_all(ledger, lambda trial, epoch: 0.1)

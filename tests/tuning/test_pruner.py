@@ -35,8 +35,9 @@ def test_rungs_that_begin_anew_lie_where_their_trainings_end() -> None:
         assert (other.stages(27), other.trial_epochs(27)) == ([27], 27), "it has no rungs to begin anew at"
 
 
-def test_what_begins_nothing_anew_is_written_as_before_there_were_restarts() -> None:
-    assert "restarts" not in SearchSettings().model_dump()
+def test_what_is_not_asked_for_is_written_as_before_there_was_such_a_key() -> None:
+    assert not {"restarts", "random_fraction"} & SearchSettings().model_dump().keys()
+    assert SearchSettings(**SearchSettings(random_fraction=0.5).model_dump()).random_fraction == 0.5
     assert SearchSettings(**SearchSettings(restarts=True).model_dump()).restarts
 
 

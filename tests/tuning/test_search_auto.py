@@ -203,6 +203,7 @@ def add(run: RunBuilder, value: float, role: str = "search", **setting: Any) -> 
 def test_a_warm_start_is_told_in_the_names_of_the_search_that_begins(tmp_path: Path) -> None:
     run = run_of(tmp_path / "kd", "kd")
     add(run, 0.8, alpha=0.5, temperature=3.0, learning_rate=0.1, weight_decay=5e-4)
+    add(run, 0.7, role="paper", alpha=0.9, temperature=4.0, learning_rate=0.1, weight_decay=5e-4)
     (told,) = memories(Results(run.folder), made())
     assert told["hyperparameters"] == {
         "method": "kd", "kd/alpha": 0.5, "kd/temperature": 3.0, "learning_rate": 0.1, "weight_decay": 5e-4,
