@@ -38,6 +38,7 @@ MEASURES = {
     "training": "training s",
     "use": "slot use",
     "steady_use": "use after start",
+    "full_use": "until the last trial is alone",
     "pauses": "between epochs",
     "wall_per_epoch": "wall/epoch s",
     "start_up": "start-up s",
@@ -100,15 +101,25 @@ class Epoch(NamedTuple):
 
 
 def told(run: Path) -> list[Epoch]:
-    """The epochs of a kdsearch run, as its TensorBoard files say: ended is when the driver had been told."""
+    """The epochs of a kdsearch run, as its TensorBoard files say.
+
+    There stands when the driver was told of an epoch. Short ones are told together: each but the last has ended when
+    the next one began, at the latest.
+    """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     found = []
     for file in (run / "trials").glob("*/events.out.tfevents.*"):
-        for event in EventFileLoader(str(file)).Load():
-            for value in event.summary.value:
-                if value.tag == "training/seconds":
-                    found.append(Epoch(event.wall_time, value.tensor.float_val[0], file.parent.name))
+        epochs = [
+            (event.wall_time, value.tensor.float_val[0])
+            for event in EventFileLoader(str(file)).Load()
+            for value in event.summary.value
+            if value.tag == "training/seconds"
+        ]
+        next_began = float("inf")
+        for when, seconds in reversed(epochs):
+            found.append(Epoch(min(when, next_began), seconds, file.parent.name))
+            next_began = found[-1].ended - seconds
     return sorted(found)
 
 
@@ -134,11 +145,19 @@ def summary(started: float, ended: float, reports: list[Epoch]) -> dict[str, flo
         "training": training,
         "use": training / (SLOTS * wall),
         "steady_use": training / (SLOTS * (last - first)),
+        "full_use": training / (SLOTS * (last - first) - alone(reports)),
         "pauses": pauses(reports) / (SLOTS * (last - first)),
         "wall_per_epoch": wall / len(reports),
         "start_up": first - started,
         "end": ended - last,
     }
+
+
+def alone(reports: list[Epoch]) -> float:
+    """Seconds at the end in which one trial runs beside an empty slot, as no setting is left to try."""
+    ended = {epoch.trial: epoch.ended for epoch in reports}
+    *_, before_last, last = sorted(ended.values())
+    return last - before_last
 
 
 def pauses(reports: list[Epoch]) -> float:

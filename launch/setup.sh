@@ -78,7 +78,9 @@ install() { # install run|test
     [ -x "$venv/bin/python" ] || make_environment
     [ "$uv" = uv ] || [ -x "$uv" ] || bring_uv
     [ "$1" = test ] && extra='[test]' || extra=
-    "$uv" pip install --python "$venv/bin/python" --constraint "$pins" --build-constraint "$pins" \
+    # Compiled here, once: where Python may keep no bytecode (PYTHONDONTWRITEBYTECODE, a folder that only root writes)
+    # each process would compile torch and ray anew, which doubles what a search takes to start.
+    "$uv" pip install --python "$venv/bin/python" --constraint "$pins" --build-constraint "$pins" --compile-bytecode \
         --editable "$root$extra" || die 1 "The installation failed for the reason above; the next start begins it anew."
     echo "$root $(checksum) $1" >"$venv/launch.state"
 }
