@@ -17,6 +17,7 @@ import argparse
 import heapq
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
 from recorded import facts, read_table
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 from strategies import STRATEGIES
 from strategy import Strategy
 from surrogate import Surrogate, ranks
@@ -98,6 +101,7 @@ def search(strategy: Strategy, surrogate: Surrogate, seed: int, slots: int, show
 
 def study(name: str, strategy_name: str, surrogate: Surrogate, seed: int, options: argparse.Namespace) -> Searched:
     """The search of a strategy with one seed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     strategy = STRATEGIES[strategy_name](workload(name), seed)
     return search(strategy, surrogate, seed, options.slots, options.shown, options.most)
 
@@ -136,6 +140,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="write no results")
     options = parser.parse_args()
+    # A length of the process at its upper bound says that a hyperparameter does not matter.
+    warnings.simplefilter("ignore", ConvergenceWarning)
     for name in options.workloads:
         table = read_table(name)
         if table is None:
