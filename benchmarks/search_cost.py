@@ -38,6 +38,9 @@ from strategy import Strategy
 from surrogate import Surrogate, ranks
 from workloads import EPOCHS, WORKLOADS, workload
 
+# In every process: each search makes studies, of which Optuna would tell.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 RESULT = Path(__file__).resolve().parent / "results" / "search_cost.json"
 WITHIN = 0.005
 CONFIRMED = 3
@@ -101,7 +104,6 @@ def search(strategy: Strategy, surrogate: Surrogate, seed: int, slots: int, show
 
 def study(name: str, strategy_name: str, surrogate: Surrogate, seed: int, options: argparse.Namespace) -> Searched:
     """The search of a strategy with one seed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     strategy = STRATEGIES[strategy_name](workload(name), seed)
     return search(strategy, surrogate, seed, options.slots, options.shown, options.most)
 

@@ -27,7 +27,7 @@ def _alone(of: Callable[..., Strategy] = Ours, **changed: Any) -> Callable[[Expe
 STRATEGIES: dict[str, Callable[[Experiment, int], Strategy]] = {
     "kdsearch": _kdsearch(),
     "kdsearch, sampler told of the published setting": _kdsearch(Told),
-    "kdsearch, the same and none at random": _kdsearch(Told, random_fraction=0),
+    "kdsearch, sampler told of the published setting, none at random": _kdsearch(Told, random_fraction=0),
     "kdsearch, one schedule": _kdsearch(restarts=False),
     "kdsearch, one schedule, first rung at a third": _kdsearch(restarts=False, grace_period=9),
     "search alone": _alone(),

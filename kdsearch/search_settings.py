@@ -27,6 +27,10 @@ class ConfirmSettings(Settings):
     """Fresh seeds that decide among them; as many others report."""
 
 
+LATER_KEYS = ("confirm", "restarts", "random_fraction")
+"""Keys of the search that came after runs had been begun without them."""
+
+
 class SearchSettings(Settings):
     """What is tried, what is stopped, and when the search ends."""
 
@@ -68,15 +72,12 @@ class SearchSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A search that confirms nothing, begins nothing anew and draws as many at random as others reads as it did
-        before there were such keys: chains and comparisons that were begun then go on."""
+        """A key of LATER_KEYS that has its default is not written: such a search reads as it did before there was the
+        key, and chains and comparisons that were begun then go on."""
         content: dict[str, Any] = handler(self)
-        unasked = {
-            "confirm": self.confirm is None,
-            "restarts": not self.restarts,
-            "random_fraction": self.random_fraction == SearchSettings.model_fields["random_fraction"].default,
-        }
-        return {key: value for key, value in content.items() if not unasked.get(key, False)}
+        defaults = {name: type(self).model_fields[name].default for name in LATER_KEYS}
+        unasked = {name for name, default in defaults.items() if getattr(self, name) == default}
+        return {key: value for key, value in content.items() if key not in unasked}
 
     def stages(self, epochs: int) -> list[int]:
         """The epochs of the trainings that a trial consists of, under a full budget of so many: that one alone, or
