@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from torch.utils.data import DataLoader
-from torchvision import transforms
 
 from kdsearch.data import Batch, Batching, DataSet
 from kdsearch.data.batches import Batches, preprocess
@@ -21,6 +17,7 @@ from kdsearch.data.partners import Partners
 from kdsearch.data.randomness import stream
 from kdsearch.errors import InvalidSetting
 from kdsearch.settings import AugmentationSettings
+from tests.counting import calls
 
 MakeData = Callable[..., DataSet]
 CPU = torch.device("cpu")
@@ -190,28 +187,11 @@ def test_augmentation_that_the_images_cannot_have_is_refused(
         batches(data, 8, AugmentationSettings(**augmentation))
 
 
-@pytest.mark.slow
-def test_augmentation_is_ten_times_faster_than_a_picture_at_a_time(make_data: MakeData) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (1280, 3, 32, 32), dtype=np.uint8)
-    data = make_data(pixels, np.arange(1280) % 10)
-    one_by_one = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=4),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5,) * 3, (0.2,) * 3),
-        ]
-    )
-    pictures = [(Image.fromarray(image.transpose(1, 2, 0)), 0) for image in pixels]
-    loader = DataLoader(pictures, 128, collate_fn=lambda items: torch.stack([one_by_one(image) for image, _ in items]))  # type: ignore[arg-type]
-    ours = batches(data, 128, AugmentationSettings(crop=4, flip=True))
+def test_a_batch_is_augmented_as_a_whole_and_not_image_by_image(make_data: MakeData) -> None:
+    def calls_of(batch_size: int) -> int:
+        images = np.random.default_rng(0).integers(0, 256, (4 * batch_size, 3, 32, 32), dtype=np.uint8)
+        source = batches(make_data(images, np.arange(len(images)) % 10), batch_size, EVERYTHING)
+        list(source.epoch(0))  # imports
+        return calls(lambda: [batch.images for batch in source.epoch(1)])
 
-    def seconds(epoch: Callable[[], Any]) -> float:
-        spent = []
-        for _ in range(3):
-            started = time.process_time()
-            assert sum(1 for _ in epoch()) == 10
-            spent.append(time.process_time() - started)
-        return min(spent)
-
-    assert 10 * seconds(lambda: ours.epoch(0)) < seconds(lambda: iter(loader))
+    assert 100 < calls_of(128) == calls_of(16)

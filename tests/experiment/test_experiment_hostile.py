@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -243,10 +242,8 @@ def bomb(levels: int, merge: bool) -> str:
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_small_file_does_not_unfold_into_a_large_one(merge: bool, tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(bomb(40, merge))
-    started = time.monotonic()
     with pytest.raises(UserError, match=r"the alias \*a0 at line 2 is not followed"):
         Experiment.load(str(tmp_path / "e.yaml"))
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("content", ["", "- 1", "1: 2", "text", "{1: 2, a: 3}", "~"])
