@@ -150,8 +150,9 @@ def main() -> None:
             print(f"{name}: fewer than 20 settings are recorded with several seeds")
             continue
         surrogate = Surrogate(table)
-        good = int((surrogate.recorded_ends >= surrogate.best * (1 - WITHIN)).sum())
-        facts_of = {**facts(table), **ranks(table), "best expected": surrogate.best, "good": good}
+        good = surrogate.recorded_ends >= surrogate.best * (1 - WITHIN)
+        of_good = {"best expected": surrogate.best, "good": int(good.sum()), **surrogate.ahead(good)}
+        facts_of = {**facts(table), **ranks(table), **of_good}
         print(f"\n{name}: {', '.join(f'{what} {_short(value)}' for what, value in facts_of.items())}")
         print(f"| {options.seeds} seeds, {options.slots} slots | found, epochs | quartiles | not in time", end=" | ")
         print("among the best three | quartiles | not in time |")

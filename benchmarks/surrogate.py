@@ -23,6 +23,7 @@ from workloads import EPOCHS, workload
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from recorded import Floats, Table
     from strategy import Shows
 
@@ -50,9 +51,20 @@ class Surrogate:
         kernel = _process(table.coordinates.shape[1]).fit(table.coordinates, means[1, :, -1]).kernel_
         self._process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
         self._process.fit(table.coordinates, targets)
-        self.recorded_ends = ABOVE - np.exp(self._process.predict(table.coordinates)[:, -1])
+        expected = ABOVE - np.exp(self._process.predict(table.coordinates))
+        self._recorded: Floats = expected.reshape(-1, *self._shape)  # [settings, weights, looks]
+        self.recorded_ends: Floats = self._recorded[:, 1, -1]
         """What is expected of the recorded settings, float [settings]."""
         self.best = float(self.recorded_ends.max())
+
+    def ahead(self, good: NDArray[np.bool_]) -> dict[str, float]:
+        """Which share of the recorded settings is expected to show more than one of these does, at each rung: mean over
+        these, raw weights. A rung that keeps a third throws away what has more than a third ahead of it."""
+        columns = {f"{rung} anew": column for column, rung in enumerate(SHORT)}
+        columns |= {f"{rung}": len(SHORT) + LOOKED_AT.index(rung) for rung in (*SHORT, EPOCHS)}
+        shown = {rung: self._recorded[:, 0, column] for rung, column in columns.items()}
+        shares = {rung: (values[:, None] > values[good]).mean() for rung, values in shown.items()}
+        return {f"ahead of the good, {rung}": float(share) for rung, share in shares.items()}
 
     def training(
         self, setting: Mapping[str, Scalar], random: np.random.Generator, stages: Sequence[int], shows: Shows
