@@ -43,8 +43,8 @@ class Never:
 class ASHA:
     """Asynchronous successive halving, stopping type (Li et al., MLSys 2020, arXiv 1810.05934).
 
-    A trial that reaches a rung with a value
-    worse than the (1 − 1/η) quantile of what others brought there is stopped; the first arrival passes.
+    A trial that reaches a rung with a value worse than the (1 − 1/η) quantile of what others brought there is stopped;
+    the first arrival passes.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str) -> None:
