@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot
+from workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,8 @@ def panel(axes: Axes, workload: str, result: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    results = json.loads((BENCHMARKS / "results" / "search_cost.json").read_text())
+    recorded = json.loads((BENCHMARKS / "results" / "search_cost.json").read_text())
+    results = {workload: recorded[workload] for workload in WORKLOADS if workload in recorded}
     columns = min(len(results), 2)
     rows = -(-len(results) // columns)
     figure, panels = pyplot.subplots(rows, columns, figsize=(6 * columns, 3.9 * rows + 0.6), squeeze=False)
