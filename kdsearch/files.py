@@ -82,7 +82,8 @@ def read_yaml(path: Path, error: type[UserError] = UserError) -> dict[str, Any]:
 def parse_yaml(text: bytes | str) -> Any:
     """What a YAML text says, by safe load. Raises ValueError with one line that says what is wrong, and where.
 
-    Stricter than YAML: no aliases, with which a small text unfolds into a huge value, and no name twice in a mapping.
+    Stricter than YAML: no aliases, with which a small text unfolds into a huge value, no name twice in a mapping, and
+    no binary values: settings would take them for text, after the search for code (`consent`) has passed them over.
     """
     try:
         _check_shape(text)
@@ -111,7 +112,13 @@ def _line(mark: Any) -> str:
     return f" at line {mark.line + 1}" if mark else ""
 
 
+def _refuse_binary(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    raise ValueError(f"the binary value{_line(node.start_mark)} is not taken; write it as text")
+
+
 class _StrictLoader(_SafeLoader):
+    yaml_constructors = {**_SafeLoader.yaml_constructors, "tag:yaml.org,2002:binary": _refuse_binary}
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[str] = set()
         for key, _ in node.value:

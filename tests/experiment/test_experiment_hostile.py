@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import functools
 import re
@@ -243,6 +244,15 @@ def bomb(levels: int, merge: bool) -> str:
 def test_a_small_file_does_not_unfold_into_a_large_one(merge: bool, tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text(bomb(40, merge))
     with pytest.raises(UserError, match=r"the alias \*a0 at line 2 is not followed"):
+        Experiment.load(str(tmp_path / "e.yaml"))
+
+
+@pytest.mark.parametrize("key", ["method", "data", "student", "teacher", "name", "resources: {address"])
+def test_nothing_is_hidden_in_binary_values(key: str, tmp_path: Path) -> None:
+    hidden = base64.b64encode(b"ray://evil:10001" if "address" in key else b"pwned.py:Pwned").decode()
+    closing = "}" if "{" in key else ""
+    (tmp_path / "e.yaml").write_text(f"{key}: !!binary {hidden}{closing}\n")
+    with pytest.raises(UserError, match=r"the binary value at line 1 is not taken; write it as text$"):
         Experiment.load(str(tmp_path / "e.yaml"))
 
 
