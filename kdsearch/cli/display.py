@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REFRESHES_A_SECOND = 4
 SECONDS_BETWEEN_LINES = 15
 """Without a terminal: how long it is quiet at most while trials report."""
+Standing = tuple[bool, int, float, int]
+"""Of a trial: complete or not, epochs of one that is not, value (higher is better), number (lower is better)."""
 ROWS = 8
 """Running trials that are shown one by one."""
 
@@ -39,6 +41,7 @@ class Display:
         self._ended: Counter[str] = Counter()
         self._epochs = 0
         self._best: tuple[float, LiveTrial | Trial] | None = None
+        self._standing: Standing = (False, 0, 0.0, 0)
         self._note = "preparing"
         self._started = self._spoke = time.time()
         self._first_trial: float | None = None
@@ -54,7 +57,7 @@ class Display:
         self._ended_before = sum(self._ended.values())
         self._epochs = sum(trial.epochs for trial in earlier.trials)
         if earlier.best is not None and earlier.best.best is not None:
-            self._best = (earlier.best.best, earlier.best)
+            self._consider(earlier.best.best, earlier.best, earlier.best.epochs)
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
@@ -88,7 +91,8 @@ class Display:
 
     def epoch_told(self, trial: LiveTrial, report: Report) -> None:
         self._epochs += 1
-        self._consider(report.value, trial)
+        best = max(trial.values.values(), key=lambda value: self._sign * value, default=report.value)
+        self._consider(best, trial, len(trial.values))
         if self._live is None and time.time() - self._spoke > SECONDS_BETWEEN_LINES:
             self._speak(f"{len(self._running)} running | {self._best_text()} | {self._progress_text()}")
 
@@ -96,7 +100,7 @@ class Display:
         self._running.pop(trial.number, None)
         self._ended[trial.state] += 1
         if value is not None and trial.error is None:
-            self._consider(value, trial)
+            self._consider(value, trial, len(trial.values))
         if self._live is None:
             self._speak(self._line(trial, value))
 
@@ -104,9 +108,12 @@ class Display:
         self._spoke = time.time()
         say(line)
 
-    def _consider(self, value: float, trial: LiveTrial) -> None:
-        if self._best is None or self._sign * value > self._sign * self._best[0]:
-            self._best = (value, trial)
+    def _consider(self, value: float, trial: LiveTrial | Trial, epochs: int) -> None:
+        """The best is whom `kdsearch best` would name: a complete trial; until there is one, among the furthest."""
+        complete = trial.state == "COMPLETE"
+        standing = complete, 0 if complete else epochs, self._sign * value, -trial.number
+        if self._best is None or standing > self._standing:
+            self._best, self._standing = (value, trial), standing
 
     def _line(self, trial: LiveTrial, value: float | None) -> str:
         role = f" ({trial.role})" if trial.role != "search" else ""
