@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdsearch import tasks
 from kdsearch.cli.output import console, duration, safe, say, score, setting
+from kdsearch.results.results import rank
 from kdsearch.students import joined
 
 if TYPE_CHECKING:
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
     from kdsearch.experiment import Experiment
     from kdsearch.objective import Report
     from kdsearch.results import Results, Trial
+    from kdsearch.results.results import Rank
     from kdsearch.tuning.trials import LiveTrial
 
 REFRESHES_A_SECOND = 4
 SECONDS_BETWEEN_LINES = 15
 """Without a terminal: how long it is quiet at most while trials report."""
-Standing = tuple[bool, int, float, int]
-"""Of a trial: complete or not, epochs of one that is not, value (higher is better), number (lower is better)."""
 ROWS = 8
 """Running trials that are shown one by one."""
 
@@ -40,8 +40,7 @@ class Display:
         self._running: dict[int, LiveTrial] = {}
         self._ended: Counter[str] = Counter()
         self._epochs = 0
-        self._best: tuple[float, LiveTrial | Trial] | None = None
-        self._standing: Standing = (False, 0, 0.0, 0)
+        self._best: tuple[Rank, float, LiveTrial | Trial] | None = None
         self._note = "preparing"
         self._started = self._spoke = time.time()
         self._first_trial: float | None = None
@@ -110,10 +109,9 @@ class Display:
 
     def _consider(self, value: float, trial: LiveTrial | Trial, epochs: int) -> None:
         """The best is whom `kdsearch best` would name: a complete trial; until there is one, among the furthest."""
-        complete = trial.state == "COMPLETE"
-        standing = complete, 0 if complete else epochs, self._sign * value, -trial.number
-        if self._best is None or standing > self._standing:
-            self._best, self._standing = (value, trial), standing
+        place = rank(trial.number, trial.state, epochs, value, self._task.mode)
+        if self._best is None or place < self._best[0]:
+            self._best = place, value, trial
 
     def _line(self, trial: LiveTrial, value: float | None) -> str:
         role = f" ({trial.role})" if trial.role != "search" else ""
@@ -125,7 +123,7 @@ class Display:
     def _best_text(self) -> str:
         if self._best is None:
             return "no result yet"
-        value, trial = self._best
+        _, value, trial = self._best
         return f"best {score(value)} (trial {trial.number})"
 
     def _progress_text(self) -> str:
@@ -155,7 +153,7 @@ class Display:
         if self._note:
             lines.append(Text(self._note, style="dim"))
         if self._best is not None:
-            value, trial = self._best
+            _, value, trial = self._best
             named = setting(trial.hyperparameters, list(experiment.dimensions))
             lines.append(Text(f"best {score(value)}  trial {trial.number}  {named}", style="green"))
         for trial in list(self._running.values())[:ROWS]:

@@ -65,6 +65,15 @@ class Trial:
         return document | {"gpu_ids": list(self.gpu_ids)}
 
 
+Rank = tuple[bool, int, float, int]
+
+
+def rank(number: int, state: str, epochs: int, value: float, mode: str) -> Rank:
+    """Trials sort by it, the best first: complete ones by their value, then the others by epochs reached and value."""
+    complete = state == "COMPLETE"
+    return not complete, 0 if complete else -epochs, -value if mode == "max" else value, number
+
+
 class Results:
     """A run, read from its folder. `refresh` takes in what was added since; everything else answers from memory.
 
@@ -170,10 +179,8 @@ class Results:
         candidates = [trial for trial in self.trials if trial.state != "FAILED" and trial.best is not None]
         return sorted(candidates, key=self._rank)[:count]
 
-    def _rank(self, trial: Trial) -> tuple[bool, int, float, int]:
-        complete = trial.state == "COMPLETE"
-        value = trial.best or 0.0
-        return not complete, 0 if complete else -trial.epochs, -value if self.mode == "max" else value, trial.number
+    def _rank(self, trial: Trial) -> Rank:
+        return rank(trial.number, trial.state, trial.epochs, trial.best or 0.0, self.mode)
 
     @property
     def paper(self) -> Trial | None:

@@ -192,6 +192,6 @@ def test_a_batch_is_augmented_as_a_whole_and_not_image_by_image(make_data: MakeD
         images = np.random.default_rng(0).integers(0, 256, (4 * batch_size, 3, 32, 32), dtype=np.uint8)
         source = batches(make_data(images, np.arange(len(images)) % 10), batch_size, EVERYTHING)
         list(source.epoch(0))  # imports
-        return calls(lambda: [batch.images for batch in source.epoch(1)])
+        return calls(lambda: list(source.epoch(1)))
 
     assert 100 < calls_of(128) == calls_of(16)
